@@ -1,0 +1,1 @@
+"""Every outside technology, one folder each."""

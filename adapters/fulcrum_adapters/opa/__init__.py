@@ -1,0 +1,1 @@
+"""Policies judged by an external OPA server."""

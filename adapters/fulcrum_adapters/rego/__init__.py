@@ -1,0 +1,1 @@
+"""Rego by regorus, in process."""

@@ -1,0 +1,1 @@
+"""The durable audit log: append-only segments under a lock."""

@@ -1,0 +1,1 @@
+"""SQLite: ledger, history, keys, budgets, audit store."""

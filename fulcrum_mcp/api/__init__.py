@@ -1,0 +1,1 @@
+"""Faces; thin, they translate only."""

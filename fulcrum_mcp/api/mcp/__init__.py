@@ -1,0 +1,1 @@
+"""The MCP face: ASGI endpoint, strict wire codec, stdio face."""

@@ -1,0 +1,1 @@
+"""The control plane (management): one module a resource, no framework in it."""

@@ -1,0 +1,55 @@
+"""Policy source as data: modules, what a compiled set mentions, and what is wrong with a broken one."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["PolicyInfo", "PolicyModule", "PolicySource", "Problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyModule:
+    """One Rego file. `path` is shown to people; `source` is its whole text."""
+
+    path: str
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the source, hex: the revision of a module."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySource:
+    """Everything one engine is built from: policies, library modules and data documents."""
+
+    modules: tuple[PolicyModule, ...]
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInfo:
+    """What the data plane may skip: true where any policy's text can depend on it."""
+
+    names: tuple[str, ...]
+    revision: str
+    judges_results: bool
+    reads_history: bool
+    reads_budget: bool
+    list_reads_time: bool
+    """A list verdict may change without a new snapshot, so it must not be cached for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding about a policy: where and what, with a guess at the remedy."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str = ""
+    severity: str = "error"

@@ -1,0 +1,1 @@
+"""The data plane (enforcement): exchange, govern, catalog, journal, snapshot."""

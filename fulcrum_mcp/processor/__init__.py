@@ -1,0 +1,1 @@
+"""The event-processor: consume, store, verify, checkpoint."""
