@@ -1,0 +1,71 @@
+# One set of verbs, here and in CI. Needs python3 (>= 3.11) and make; everything else comes from PyPI, with hashes.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo up test nightly check format build bench profile conformance clean
+
+export UV_PYTHON_DOWNLOADS := never
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LINTED := fulcrum_mcp adapters bench tests
+
+help:
+	@echo "make demo         a gateway, two real MCP servers and an agent, on your screen in under a minute"
+	@echo "make up           the gateway itself; ARGS='--config mcp.json --policies DIR'"
+	@echo "make test         all tests but the large ones (under 8 minutes on 2 cores)"
+	@echo "make nightly      the large ones"
+	@echo "make check        format, lint, types, import contracts"
+	@echo "make build        wheel and sdist, tried in a clean environment"
+	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"
+	@echo "make profile      where the time of a governed call goes"
+	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND...'"
+	@echo "make clean        remove what these verbs made"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml Makefile .ci/setup
+	@sh .ci/setup $(VENV)
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/fulcrum demo $(ARGS)
+
+up: $(READY)
+	@$(BIN)/fulcrum up $(ARGS)
+
+test: $(READY)
+	$(BIN)/pytest -m "not nightly" $(ARGS)
+
+nightly: $(READY)
+	$(BIN)/pytest -m nightly --timeout 3600 $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check $(LINTED)
+	$(BIN)/ruff check $(LINTED)
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix --exit-zero $(LINTED)
+	$(BIN)/ruff format $(LINTED)
+
+build: $(READY)
+	rm -rf dist
+	$(BIN)/uv build --out-dir dist
+	FULCRUM_DIST=dist $(BIN)/pytest -q tests/packaging
+
+bench: $(READY)
+	$(BIN)/python -m bench $(if $(COLUMNS),--columns "$(COLUMNS)") $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+profile: $(READY)
+	$(BIN)/python -m bench.profile $(ARGS)
+
+conformance: $(READY)
+	$(BIN)/python -m bench.conformance $(if $(SERVER),--server "$(SERVER)") $(ARGS)
+
+clean:
+	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
