@@ -1,0 +1,163 @@
+"""What the data plane records: the `data` of `decided` and `finished` records, and of events about budgets."""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from fulcrum_mcp.core.audit import RecordDraft
+from fulcrum_mcp.core.budget import LedgerEvent, Match
+from fulcrum_mcp.core.call import Call
+from fulcrum_mcp.core.decision import Decision, Reason
+from fulcrum_mcp.gateway.ids import new_id, now_ns
+from fulcrum_mcp.gateway.wire import encode
+
+__all__ = [
+    "DECIDED",
+    "FINISHED",
+    "context_data",
+    "decided_draft",
+    "finished_draft",
+    "ledger_event_draft",
+    "mac",
+    "outcome_unknown_draft",
+    "reasons_data",
+]
+
+DECIDED: Final = "dev.fulcrum.tool_call.decided"
+FINISHED: Final = "dev.fulcrum.tool_call.finished"
+
+
+def mac(key: bytes, content: bytes) -> str:
+    """HMAC-SHA-256 under a tenant's key: low-entropy arguments and results cannot be guessed from a record."""
+    return "hmac-sha256:" + hmac.digest(key, content, "sha256").hex()
+
+
+def reasons_data(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    """Reasons as JSON values."""
+    return [{"policy": r.policy, "rule": r.rule, "code": r.code, "message": r.message} for r in reasons]
+
+
+def context_data(call: Call) -> dict[str, str]:
+    """The call's context without what is not there."""
+    context = call.context
+    pairs = (
+        ("envelope", context.envelope),
+        ("workflow", context.workflow),
+        ("execution", context.execution),
+        ("task", context.task),
+        ("client", context.client),
+        ("protocol", context.protocol),
+    )
+    return {name: value for name, value in pairs if value}
+
+
+def decided_draft(
+    call: Call,
+    decision_id: str,
+    decision: Decision,
+    *,
+    matches: Sequence[Match],
+    arguments_mac: str,
+    inputs: bytes | None,
+    duration_us: int,
+) -> RecordDraft:
+    """The record that must be durable before a call is forwarded."""
+    principal = call.principal
+    who: dict[str, Any] = {"agent": principal.agent, "key": principal.key, "roles": principal.roles}
+    if principal.on_behalf_of is not None:
+        who["on_behalf_of"] = principal.on_behalf_of
+    data: dict[str, Any] = {
+        "decision_id": decision_id,
+        "call_id": call.id,
+        "leg": call.leg,
+        "method": call.method,
+        "server": call.server,
+        "tool": call.target,
+        "pin": call.tool.pin if call.tool is not None else "",
+        "principal": who,
+        "effect": decision.effect,
+        "reasons": reasons_data(decision.reasons),
+        "warnings": reasons_data(decision.warnings),
+        "policies": dict(decision.policies),
+        "cost": decision.cost,
+        "budgets": [{"id": match.budget.id, "bucket": match.bucket} for match in matches],
+        "arguments_mac": arguments_mac,
+        "context": context_data(call),
+        "duration_us": duration_us,
+    }
+    return RecordDraft(
+        id=new_id(),
+        tenant=principal.tenant,
+        type=DECIDED,
+        subject=call.id,
+        time=now_ns(),
+        data=encode(data),
+        inputs=inputs,
+    )
+
+
+def finished_draft(
+    call: Call,
+    decision_id: str,
+    *,
+    outcome: str,
+    is_error: bool,
+    result_mac: str,
+    size: int,
+    duration_us: int,
+    cost: Mapping[str, int],
+    reasons: Sequence[Reason] = (),
+    redacted: int = 0,
+) -> RecordDraft:
+    """How a call ended: ok, error, timeout, cancelled, outcome_unknown or withheld; `size` in bytes."""
+    data: dict[str, Any] = {
+        "decision_id": decision_id,
+        "call_id": call.id,
+        "leg": call.leg,
+        "server": call.server,
+        "tool": call.target,
+        "outcome": outcome,
+        "is_error": is_error,
+        "result_mac": result_mac,
+        "bytes": size,
+        "duration_us": duration_us,
+        "cost": cost,
+    }
+    if reasons:
+        data["reasons"] = reasons_data(reasons)
+    if redacted:
+        data["redacted"] = redacted
+    return RecordDraft(
+        id=new_id(),
+        tenant=call.principal.tenant,
+        type=FINISHED,
+        subject=call.id,
+        time=now_ns(),
+        data=encode(data),
+    )
+
+
+def outcome_unknown_draft(tenant: str, decided: Mapping[str, Any]) -> RecordDraft:
+    """The end of a call whose gateway died: what was decided is known, what became of it is not."""
+    kept = {name: decided[name] for name in ("decision_id", "call_id", "leg", "server", "tool") if name in decided}
+    data = {**kept, "outcome": "outcome_unknown", "is_error": True, "cost": decided.get("cost", {})}
+    return RecordDraft(
+        id=new_id(),
+        tenant=tenant,
+        type=FINISHED,
+        subject=str(decided.get("call_id", "")),
+        time=now_ns(),
+        data=encode(data),
+    )
+
+
+def ledger_event_draft(event: LedgerEvent) -> RecordDraft:
+    """A budget's threshold, warning or overrun."""
+    return RecordDraft(
+        id=new_id(),
+        tenant=event.tenant,
+        type=f"dev.fulcrum.{event.type}",
+        subject=event.budget,
+        time=now_ns(),
+        data=encode({"budget": event.budget, "bucket": event.bucket, **event.data}),
+    )
