@@ -1,0 +1,23 @@
+"""What Fulcrum was told: read once at start, from a file, the environment and the command line."""
+
+from fulcrum_mcp.settings.load import load
+from fulcrum_mcp.settings.model import (
+    AuditSettings,
+    Bind,
+    LimitsSettings,
+    OAuthSettings,
+    PolicySettings,
+    ServerSettings,
+    Settings,
+)
+
+__all__ = [
+    "AuditSettings",
+    "Bind",
+    "LimitsSettings",
+    "OAuthSettings",
+    "PolicySettings",
+    "ServerSettings",
+    "Settings",
+    "load",
+]

@@ -1,0 +1,275 @@
+"""Read everything Fulcrum was told, once: file, then environment, then options; the later wins."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.settings.budgets import from_tables
+from fulcrum_mcp.settings.environment import lay_over, read_variable, read_variables
+from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, validate
+from fulcrum_mcp.settings.model import Bind, PolicySettings, ServerSettings, Settings
+from fulcrum_mcp.settings.place import Places, json_places, plain_json, toml_places
+from fulcrum_mcp.settings.servers import from_entries, from_mcp_json
+
+__all__ = ["load"]
+
+_MOST = 4 << 20
+_OPTIONS = ("data", "policies", "http", "grpc", "anonymous", "deny_as")
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
+_ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
+_MIN_KEY = 32
+
+
+def load(config: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from `config` (fulcrum.toml, or a client's JSON with `mcpServers` or `servers`), `environ`, `overrides`.
+
+    `overrides` are options by name (`data`, `policies`, `http`, `grpc`, `anonymous`, `deny_as`); None is not given.
+    Without `config`, `FULCRUM_CONFIG` names the file. Raises `Invalid`; every line of its message is
+    `place: what; remedy`.
+    """
+    if config is None:
+        named = read_variable("FULCRUM_CONFIG", environ)
+        config = Path(named).expanduser() if named else None
+    raw, places, document, key = _read(config)
+    warnings = read_variables(environ, raw, places)
+    for name, value in (overrides or {}).items():
+        if name not in _OPTIONS:
+            raise TypeError(f"no option {name}")
+        if value is not None:
+            lay_over(raw, (name,), str(value), f"--{name.replace('_', '-')}", places)
+    file = validate(raw, places)
+    folder = config.parent if config is not None else Path.cwd()
+    servers: tuple[ServerSettings, ...]
+    if document is None:
+        servers = from_entries(file.server, places, environ, folder)
+    else:
+        servers, odd = from_mcp_json(document, key, places, environ, folder)
+        warnings = odd + warnings
+    http = _http(file, places, environ)
+    _check_anonymous(file, http, places)
+    return Settings(
+        data=_data(file, places, environ, folder),
+        policies=_policies(file, places, folder),
+        http=http,
+        grpc=_bind(file.grpc or "127.0.0.1:50051", places.at(("grpc",))),
+        anonymous=file.anonymous,
+        servers=servers,
+        budgets=from_tables(file.budget, file.rate, places),
+        audit=file.audit,
+        policy=_policy(file.policy, places, folder),
+        limits=file.limits,
+        oauth=_oauth(file, places),
+        deny_as=file.deny_as,
+        allowed_hosts=file.allowed_hosts,
+        allowed_origins=file.allowed_origins,
+        admin_key=_secret("FULCRUM_ADMIN_KEY", environ),
+        state_keys=_state_keys(environ),
+        config=config,
+        warnings=tuple(warnings),
+    )
+
+
+def _read(config: Path | None) -> tuple[dict[str, Any], Places, Mapping[str, Any] | None, str]:
+    if config is None:
+        return {}, Places("settings"), None, ""
+    source = str(config)
+    text = _content(config, source)
+    if config.suffix == ".toml" or (config.suffix != ".json" and not text.lstrip().startswith(("{", "/"))):
+        try:
+            return tomllib.loads(text), toml_places(text, source), None, ""
+        except tomllib.TOMLDecodeError as exc:
+            raise Invalid(_toml_fault(exc, text, source)) from None
+        except RecursionError:
+            raise Invalid(f"{source}: nested too deeply; write it flatter") from None
+    document = _json(text, source)
+    places = json_places(plain_json(text), source)
+    for key in ("mcpServers", "servers"):
+        if key in document:
+            return {}, places, document, key
+    inner = document.get("mcp")
+    if isinstance(inner, Mapping) and "servers" in inner:
+        raise Invalid(f'{places.at(("mcp",))}: put the object under "mcp" into a file of its own and name that')
+    raise Invalid(
+        f'{source}: no "mcpServers" (or "servers") in it; name a client\'s MCP configuration or a fulcrum.toml'
+    )
+
+
+def _content(config: Path, source: str) -> str:
+    try:
+        with config.open("rb") as handle:
+            content = handle.read(_MOST + 1)
+    except FileNotFoundError:
+        raise Invalid(f"{source}: no such file; check the path given with --config") from None
+    except OSError as exc:
+        raise Invalid(f"{source}: cannot be read ({exc.strerror}); check the path and its permissions") from exc
+    if len(content) > _MOST:
+        raise Invalid(f"{source}: larger than {_MOST >> 20} MiB; a configuration is not that large")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise Invalid(f"{source}:{line}: not UTF-8 text; save the file as UTF-8") from None
+
+
+def _toml_fault(fault: tomllib.TOMLDecodeError, text: str, source: str) -> str:
+    said = str(fault)
+    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z", said)
+    line = int(place[1]) if place and place[1] else text.count("\n") + 1
+    said = said[: place.start()] if place else said
+    return f"{source}:{line}: not valid TOML: {said[:1].lower()}{said[1:]}; correct this line"
+
+
+def _json(text: str, source: str) -> dict[str, Any]:
+    def constant(word: str) -> Any:
+        raise Invalid(f"{source}: {word} is not JSON; write a number")
+
+    try:
+        document = json.loads(plain_json(text), parse_constant=constant)
+    except json.JSONDecodeError as exc:
+        raise Invalid(f"{source}:{exc.lineno}: not valid JSON: {exc.msg.lower()}; correct this line") from None
+    except (RecursionError, ValueError):
+        raise Invalid(f"{source}: nested too deeply, or a number is too long; correct it") from None
+    if not isinstance(document, dict):
+        raise Invalid(f"{source}:1: must be a JSON object")
+    return document
+
+
+def _http(file: FileSettings, places: Places, environ: Mapping[str, str]) -> Bind:
+    if file.http is not None:
+        return _bind(file.http, places.at(("http",)))
+    port = environ.get("PORT")
+    return _bind(f"127.0.0.1:{port}", "PORT") if port else Bind(host="127.0.0.1", port=8080)
+
+
+def _bind(text: str, place: str) -> Bind:
+    """`HOST:PORT`, `[IPV6]:PORT`, `:PORT` or `PORT`."""
+    host, colon, port = text.strip().rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if colon and ":" in host and not text.strip().startswith("["):
+        raise Invalid(f'{place}: "{text}": write an IPv6 address in brackets, for example [::1]:8080')
+    known = not host or _HOST.match(host) is not None or re.fullmatch(r"[0-9A-Fa-f:.]+", host) is not None
+    if not (known and port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535):  # noqa: PLR2004
+        raise Invalid(f'{place}: "{text}" is not HOST:PORT; write for example 127.0.0.1:8080')
+    return Bind(host=host or "127.0.0.1", port=int(port))
+
+
+def _check_anonymous(file: FileSettings, http: Bind, places: Places) -> None:
+    if file.anonymous is None:
+        return
+    place = places.at(("anonymous",))
+    if _ROLE.match(file.anonymous) is None:
+        raise Invalid(f'{place}: "{file.anonymous}" is not a role; write one word, for example reader')
+    if not http.loopback:
+        raise Invalid(
+            f"{place}: requests without a key are only possible on loopback, and http is {http}; "
+            "listen on 127.0.0.1, or leave it out and give out keys (fulcrum keys create)"
+        )
+
+
+def _data(file: FileSettings, places: Places, environ: Mapping[str, str], folder: Path) -> Path:
+    if file.data is None:
+        base = environ.get("XDG_DATA_HOME") or ""
+        home = Path(base) if Path(base).is_absolute() else Path(environ.get("HOME") or Path.home()) / ".local" / "share"
+        return home / "fulcrum"
+    path = _path(file.data, "data", places, folder)
+    if path.exists() and not path.is_dir():
+        raise Invalid(f"{places.at(('data',))}: {path} is a file; name a folder")
+    return path
+
+
+def _policies(file: FileSettings, places: Places, folder: Path) -> Path | str | None:
+    given = file.policies
+    if given is None or given == "observe" or given.startswith("starter:"):
+        return given
+    path = _path(given, "policies", places, folder)
+    if not path.exists():
+        raise Invalid(f"{places.at(('policies',))}: {path} does not exist; name a folder of .rego files")
+    return path
+
+
+def _path(given: str, key: str, places: Places, folder: Path) -> Path:
+    """A path as written: relative to the file that names it, else to where the command runs."""
+    place = places.at((key,))
+    if not given or "\0" in given:
+        raise Invalid(f"{place}: the path is empty or holds a NUL character; name a folder")
+    written_in_file = not place.startswith(("--", "FULCRUM_"))
+    try:
+        path = Path(given).expanduser()
+    except RuntimeError:
+        raise Invalid(f"{place}: {given}: no home folder is known; write the whole path") from None
+    return folder / path if written_in_file else path
+
+
+def _policy(entry: PolicyEntry, places: Places, folder: Path) -> PolicySettings:
+    place = places.at(("policy", "opa_url"))
+    if entry.engine == "opa" and entry.opa_url is None:
+        raise Invalid(f'{places.at(("policy", "engine"))}: engine "opa" needs opa_url; add opa_url = "http://..."')
+    if entry.opa_url is not None:
+        _web(entry.opa_url, f"{place}: opa_url", secure=False)
+    data = entry.data
+    if isinstance(data, str):
+        source = folder / Path(data).expanduser()
+        data = _json(_content(source, str(source)), str(source))
+        json_places(plain_json(_content(source, str(source))), str(source))
+    return PolicySettings(
+        engine=entry.engine, opa_url=entry.opa_url, timeout=entry.timeout, max_input=entry.max_input, data=data
+    )
+
+
+def _web(url: str, place: str, *, secure: bool) -> None:
+    try:
+        parts = urlsplit(url)
+        plain = parts.scheme == "http" and (not secure or parts.hostname in {"localhost", "127.0.0.1", "::1"})
+        good = (
+            (parts.scheme == "https" or plain)
+            and bool(parts.hostname)
+            and not parts.fragment
+            and "@" not in parts.netloc
+        )
+    except ValueError:
+        good = False
+    if not good or not url.isprintable() or " " in url:
+        raise Invalid(f"{place} is not a {'https' if secure else 'http(s)'} URL; write the whole address")
+
+
+def _oauth(file: FileSettings, places: Places) -> Any:
+    oauth = file.oauth
+    if oauth is None:
+        return None
+    for key in ("issuer", "resource", "jwks_url"):
+        _web(getattr(oauth, key), f"{places.at(('oauth', key))}: [oauth] {key}", secure=True)
+    safe = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+    for algorithm in oauth.algorithms:
+        if algorithm not in safe:
+            raise Invalid(
+                f'{places.at(("oauth", "algorithms"))}: [oauth] algorithm "{algorithm}" is not one of '
+                f"{', '.join(sorted(safe))}; shared secrets and none are never accepted"
+            )
+    return oauth
+
+
+def _secret(name: str, environ: Mapping[str, str]) -> SecretStr | None:
+    value = read_variable(name, environ)
+    if value is None:
+        return None
+    if len(value) < _MIN_KEY or len(set(value)) < 10 or not value.isascii() or re.search(r"\s", value):  # noqa: PLR2004
+        raise Invalid(
+            f"{name}: too weak to be a key; use at least {_MIN_KEY} random characters, for example the output of "
+            "`openssl rand -hex 32`"
+        )
+    return SecretStr(value)
+
+
+def _state_keys(environ: Mapping[str, str]) -> tuple[SecretStr, ...]:
+    value = read_variable("FULCRUM_STATE_KEYS", environ)
+    keys = [part.strip() for part in (value or "").split(",") if part.strip()]
+    if any(len(key) < _MIN_KEY for key in keys):
+        raise Invalid(f"FULCRUM_STATE_KEYS: each key needs at least {_MIN_KEY} random characters; make new ones")
+    return tuple(SecretStr(key) for key in keys)
