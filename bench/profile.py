@@ -1,6 +1,6 @@
 """`python -m bench.profile`: where the time of a governed call goes.
 
-Starts Fulcrum as the bench does, under cProfile (all threads of the loop's process; functions by own time) or, with
+Starts Fulcrum as the bench does, under cProfile (all threads; functions by own time) or, with
 `--sampler py-spy` where py-spy is installed, under a sampler that sees native code and costs nothing. A profile shows
 proportions; the bench shows what a call costs.
 """
@@ -14,23 +14,33 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench.__main__ import load
 from bench.columns import Missing, fulcrum
+from bench.load import apart
 from bench.processes import cores, free_port, python, started, until_listening
 
 __all__ = ["main"]
 
 _RUN = """\
-import cProfile, sys, threading
-from fulcrum_mcp.cli import main
-profile = cProfile.Profile()
+import cProfile, pstats, sys, threading
+profiles = [cProfile.Profile()]
+run = threading.Thread.run
+
+def profiled(thread):
+    profiles.append(cProfile.Profile())
+    profiles[-1].runcall(run, thread)
+
+threading.Thread.run = profiled
 sys.argv = ["fulcrum", *sys.argv[2:]]
+from fulcrum_mcp.cli import main
 try:
-    profile.runcall(main)
+    profiles[0].runcall(main)
 except SystemExit:
     pass
 finally:
-    profile.dump_stats({out!r})
+    stats = pstats.Stats(profiles[0])
+    for profile in profiles[1:]:
+        stats.add(profile)
+    stats.dump_stats({out!r})
 """
 
 
@@ -70,14 +80,12 @@ def main() -> int:
         except Missing as reason:
             print(reason, file=sys.stderr)
             return 3
-        report = load(running.target, options.connections, other_cores, seconds=options.seconds)
+        report = apart(running.target, options.connections, other_cores, seconds=options.seconds)
         assert running.tree is not None
         running.tree.process.send_signal(signal.SIGINT)
         with contextlib.suppress(TimeoutError):
             running.tree.process.wait(timeout=20)
-    print(
-        f"{report.calls} calls, {report.wrong} wrong, p50 {report.p50:.3f} ms (the profiler slows it). {report.first_wrong}"
-    )
+    print(f"{report.calls} calls, {report.wrong} wrong, p50 {report.p50:.3f} ms (profiled). {report.first_wrong}")
     for stage, milliseconds in report.stages.items():
         print(f"  {stage:12} {milliseconds:.3f} ms")
     if options.sampler == "cprofile":

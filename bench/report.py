@@ -53,7 +53,7 @@ def _processor() -> str:
 
 
 def _head(result: Result) -> list[str]:
-    versions = ", ".join(
+    versions = f"Python {platform.python_version()}, " + ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("uvicorn", "uvloop", "httptools", "msgspec")
     )
     date = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
@@ -62,7 +62,7 @@ def _head(result: Result) -> list[str]:
     return [
         "# What a governed call costs",
         "",
-        f"{date} UTC; {_processor()}, {os.cpu_count()} cores; {system}; Python {platform.python_version()}, {versions}.",
+        f"{date} UTC; {_processor()}, {os.cpu_count()} cores; {system}; {versions}.",
         "",
         f"`make bench`: one run, {result.rounds} interleaved rounds of {result.seconds:g} s a cell, medians; {where}.",
         *_METHOD,
