@@ -1,0 +1,136 @@
+"""The policy engine: regorus in process, one clone of a warmed engine for each evaluation.
+
+Nothing a policy does may end or mislead the process: see `native` for what its faults become, `core.verdict` for what
+their values may be. An evaluation cannot be interrupted and holds the interpreter's lock: policies come here through
+`admission`, and the gateway's watchdog ends a process that stays silent.
+"""
+
+import json
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from fulcrum_adapters.rego.analysis import POLICIES
+from fulcrum_adapters.rego.loading import Compiled, compile_source
+from fulcrum_adapters.rego.native import UNDEFINED, NativeEngine, RegoFault, guarded, translated
+from fulcrum_mcp.core.call import Phase
+from fulcrum_mcp.core.decision import Verdict
+from fulcrum_mcp.core.policy import PolicyInfo, PolicySource
+from fulcrum_mcp.core.verdict import PHASE_RULES, verdict_of
+
+__all__ = ["MAX_INPUT", "RegoEngine"]
+
+MAX_INPUT = 256 * 1024
+"""Bytes of an input document; what is larger is not judged and so denied."""
+
+_EMPTY = "[]"
+
+
+class _Plan:
+    """What is asked of one policy in one phase, with the verdicts that most calls have made beforehand."""
+
+    __slots__ = ("allow", "allowed", "name", "revision", "rules", "silent")
+
+    def __init__(self, name: str, revision: str, asked: Mapping[str, bool]) -> None:
+        root = f"data.{POLICIES}{name}"
+        self.name = name
+        self.revision = revision
+        self.allow = f"{root}.allow" if "allow" in asked else ""
+        self.rules = tuple((rule, f"{root}.{rule}", plain) for rule, plain in asked.items() if rule != "allow")
+        self.silent = Verdict(name, revision)
+        self.allowed = Verdict(name, revision, allow=True)
+
+
+class RegoEngine:
+    """`PolicyEngine` over one set of policies. Raises `Invalid` (with `problems`) when built from a broken one.
+
+    An engine of regorus works on one thread only. The one that builds this compiles at once; any other thread that
+    evaluates compiles a family of its own at its first evaluation.
+    """
+
+    info: PolicyInfo
+
+    def __init__(self, source: PolicySource, *, max_input: int = MAX_INPUT) -> None:
+        self._source = source
+        self._max_input = max_input
+        self._threads = threading.local()
+        compiled = self._family()
+        self.info = compiled.policies.info(compiled.revision)
+        self._plans = {phase: _plans(compiled, phase) for phase in PHASE_RULES}
+
+    async def evaluate(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
+        """One verdict per policy, in the order of `info.names`. Never raises for what a policy does."""
+        return self.judge(phase, document)
+
+    def judge(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
+        """`evaluate`, for callers without an event loop."""
+        plans = self._plans[phase]
+        if len(document) > self._max_input:
+            return _all_fail(plans, f"the input is {len(document)} bytes long; policy.max_input is {self._max_input}")
+        try:
+            text = document.decode()
+            engine = self._fresh(text)
+        except (RegoFault, UnicodeDecodeError) as exc:
+            return _all_fail(plans, f"the policy engine cannot read the input: {exc}")
+        verdicts: list[Verdict] = []
+        for plan in plans:
+            if engine is None:
+                engine = self._fresh(text)
+            try:
+                verdicts.append(_ask(engine, plan, phase))
+            except RegoFault as fault:
+                engine = None
+                verdicts.append(Verdict(plan.name, plan.revision, error=f"the policy failed: {fault}"))
+        return tuple(verdicts)
+
+    def _family(self) -> Compiled:
+        try:
+            compiled: Compiled = self._threads.compiled
+        except AttributeError:
+            compiled = self._threads.compiled = compile_source(self._source)
+        return compiled
+
+    def _fresh(self, text: str) -> NativeEngine:
+        engine = self._family().engine.clone()
+        guarded(lambda: engine.set_input_json(text))
+        return engine
+
+
+def _plans(compiled: Compiled, phase: Phase) -> tuple[_Plan, ...]:
+    policies = compiled.policies
+    return tuple(_Plan(name, compiled.revisions[name], policies.asked(name, phase)) for name in policies.policies)
+
+
+def _all_fail(plans: tuple[_Plan, ...], error: str) -> tuple[Verdict, ...]:
+    return tuple(Verdict(plan.name, plan.revision, error=error) for plan in plans)
+
+
+def _ask(engine: NativeEngine, plan: _Plan, phase: Phase) -> Verdict:
+    """Evaluate the rules of one policy. Only text that is exactly `true` allows without a further look."""
+    try:
+        allow = engine.eval_rule_as_json(plan.allow) if plan.allow else UNDEFINED
+        values = _others(engine, plan)
+    except BaseException as exc:  # noqa: BLE001 - a panic is one
+        raise translated(exc) from None
+    if allow == "true":
+        if not values:
+            return plan.allowed
+        values["allow"] = True
+    elif allow not in {"false", UNDEFINED}:
+        values["allow"] = json.loads(allow)
+    elif not values:
+        return plan.silent
+    return verdict_of(plan.name, plan.revision, values, phase)
+
+
+def _others(engine: NativeEngine, plan: _Plan) -> dict[str, Any]:
+    """The rules besides `allow` that say something."""
+    values: dict[str, Any] = {}
+    for rule, path, plain in plan.rules:
+        raw = engine.eval_rule_as_json(path)
+        if raw == _EMPTY and plain:
+            continue
+        if raw == UNDEFINED and (plain or engine.eval_rule(path) is None):
+            continue
+        values[rule] = json.loads(raw)
+    return values

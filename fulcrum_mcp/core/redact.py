@@ -1,0 +1,289 @@
+"""Taking text out of a JSON value: what policy asks for, and secrets that nobody may read in an audit trail.
+
+Nothing here changes its argument: what has to change is copied, the rest is shared. Patterns of policies are never
+run by Python's own `re`, which an attacker's text can stall: the caller passes a linear-time `Substitute`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from fulcrum_mcp.core.decision import Redaction
+
+__all__ = ["MASK", "Substitute", "mask_secrets", "may_hold_secret", "redact"]
+
+Substitute = Callable[[str, Sequence[str], str], Sequence[str]]
+"""(pattern, texts, replacement) -> texts, in linear time; the replacement is literal. Raises `Invalid`: bad pattern."""
+
+MASK = "[redacted]"
+
+_SHORTEST_ECHO = 6
+"""A redacted string of at least this length is also looked for in the text parts of a result."""
+
+_SECRET = re.compile(
+    r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]{0,30}PRIVATE KEY-----|\Z)"
+    r"|(?<![A-Za-z0-9_-])(?:"
+    r"sk-[A-Za-z0-9_-]{16,256}|sk_(?:live|test)_[A-Za-z0-9]{16,128}|rk_(?:live|test)_[A-Za-z0-9]{16,128}"
+    r"|gh[pousr]_[A-Za-z0-9]{20,255}|github_pat_[A-Za-z0-9_]{20,255}|glpat-[A-Za-z0-9_-]{16,128}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,255}|A(?:KIA|SIA)[A-Z0-9]{16}(?![A-Za-z0-9])|AIza[A-Za-z0-9_-]{35}"
+    r"|flcrm_sk_[A-Za-z0-9_-]{16,256}|npm_[A-Za-z0-9]{30,64}|pypi-[A-Za-z0-9_-]{30,512}|hf_[A-Za-z0-9]{30,64}"
+    r"|eyJ[A-Za-z0-9_-]{8,4096}\.[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{0,2048}"
+    r"|(?:Bearer|Basic) [A-Za-z0-9._~+/=-]{12,4096})"
+    r"|(?<=://)[^\s/@:]{1,128}:[^\s/@]{1,256}(?=@)"
+)
+"""Well-known secrets. Every repetition is bounded and behind a literal, so that no text makes it slow."""
+
+_SECRET_KEY = re.compile(
+    r"(?:pass(?:word|wd|phrase)|secret|credential|authorization|api[_-]?key|private[_-]?key|access[_-]?key"
+    r"|(?:access|refresh|auth|bearer|id|session|csrf)[_-]?token|cookie)s?\Z",
+    re.IGNORECASE,
+)
+_TOKEN_KEYS = frozenset(("token", "otp", "cvv", "cvc", "pwd"))
+
+_HINTS = (
+    *(
+        b"\\u",
+        b"-----begin ",
+        b"sk-",
+        b"sk_",
+        b"rk_",
+        b"ghp_",
+        b"gho_",
+        b"ghu_",
+        b"ghs_",
+        b"ghr_",
+        b"github_pat_",
+        b"glpat-",
+    ),
+    *(b"xox", b"akia", b"asia", b"aiza", b"npm_", b"pypi-", b"hf_", b"eyj", b"bearer ", b"basic "),
+    *(b"password", b"passwd", b"passphrase", b"secret", b"credential", b"authorization", b"cookie", b"token"),
+    *(b"apikey", b"api_key", b"api-key", b"privatekey", b"private_key", b"private-key", b"accesskey", b"access_key"),
+    *(b"access-key", b'"otp"', b'"cvv"', b'"cvc"', b'"pwd"'),
+)
+"""Every secret that `mask_secrets` knows holds one of these, in lower case; passwords in URLs are looked for apart."""
+
+_SHORTEST = 8
+"""No known form of a secret is shorter."""
+
+
+def may_hold_secret(document: bytes) -> bool:
+    """False when JSON text surely holds nothing that `mask_secrets` would mask: a cheap look before the walk."""
+    low = document.lower()
+    return any(map(low.__contains__, _HINTS)) or (b"://" in low and b"@" in low)
+
+
+def mask_secrets(value: Any) -> tuple[Any, int]:
+    """A copy of `value` without well-known secrets, and how many places were masked.
+
+    A secret is a string of a known form (API keys, JSON Web Tokens, private keys, passwords in URLs), wherever it
+    stands, and any scalar under a key that says so (`password`, `authorization`, ...).
+    """
+    if isinstance(value, str):
+        return _SECRET.subn(MASK, value) if len(value) >= _SHORTEST else (value, 0)
+    count = 0
+    if isinstance(value, dict):
+        masked: dict[Any, Any] = {}
+        for key, item in value.items():
+            name, hits = mask_secrets(key)
+            if _is_secret_key(key) and _is_scalar(item):
+                masked[_free(name, masked)] = MASK
+                count += 1
+                continue
+            new, inner = mask_secrets(item)
+            masked[_free(name, masked)] = new
+            count += hits + inner
+        return (masked, count) if count else (value, 0)
+    if isinstance(value, list):
+        pairs = [mask_secrets(item) for item in value]
+        count = sum(hits for _, hits in pairs)
+        return ([item for item, _ in pairs], count) if count else (value, 0)
+    return value, 0
+
+
+def _is_secret_key(key: str) -> bool:
+    return _SECRET_KEY.search(key) is not None or key.lower() in _TOKEN_KEYS
+
+
+def _is_scalar(item: Any) -> bool:
+    return isinstance(item, str | int | float) and not isinstance(item, bool) and item != ""
+
+
+def redact(value: Any, redactions: Sequence[Redaction], substitute: Substitute) -> tuple[Any, int]:
+    """Apply `redactions` to a JSON value; returns the new value and how many places changed.
+
+    A pointer (RFC 6901) replaces what it names by `replacement`; one that names nothing does nothing. A pattern is
+    replaced in every string, keys included. The text twin of a result is redacted with it: JSON inside a `text` of
+    `content` is redacted as JSON, and a string that a pointer removed does not survive in any other string. Raises what
+    `substitute` raises; the caller must then withhold the whole value.
+    """
+    if not redactions:
+        return value, 0
+    removed: list[tuple[str, str]] = []
+    value, count = _redact_pointers(value, [target for target in redactions if target.pointer is not None], removed)
+    for text, replacement in sorted(removed, key=lambda pair: -len(pair[0])):
+        value, hits = _rewrite(value, partial(_replace, text, replacement))
+        count += hits
+    for target in redactions:
+        if target.pattern is not None:
+            value, hits = _rewrite(value, partial(_match, substitute, target.pattern, target.replacement))
+            count += hits
+    return value, count
+
+
+def _replace(old: str, new: str, texts: Sequence[str]) -> list[str]:
+    return [text.replace(old, new) for text in texts]
+
+
+def _match(substitute: Substitute, pattern: str, replacement: str, texts: Sequence[str]) -> Sequence[str]:
+    return substitute(pattern, texts, replacement)
+
+
+def _redact_pointers(value: Any, targets: list[Redaction], removed: list[tuple[str, str]]) -> tuple[Any, int]:
+    """Replace what the pointers name, in the text parts that repeat `structuredContent` too."""
+    twins = _twins(value) if targets else []
+    count = 0
+    for target in targets:
+        tokens = [part.replace("~1", "/").replace("~0", "~") for part in (target.pointer or "").split("/")[1:]]
+        value, hits = _replace_at(value, tokens, target.replacement, removed)
+        count += hits
+    if twins and count:
+        parts = list(value["content"])
+        for index in twins:
+            if isinstance(parts[index], dict) and _parse(parts[index].get("text")) is not None:
+                parts[index] = {**parts[index], "text": _dump(value.get("structuredContent"))}
+        value = {**value, "content": parts}
+    return value, count
+
+
+def _twins(value: Any) -> list[int]:
+    """Places in `content` whose text says the same as `structuredContent`."""
+    if not isinstance(value, dict) or not isinstance(value.get("content"), list) or "structuredContent" not in value:
+        return []
+    return [
+        index
+        for index, part in enumerate(value["content"])
+        if isinstance(part, dict) and _parse(part.get("text")) == value["structuredContent"]
+    ]
+
+
+def _replace_at(value: Any, tokens: list[str], new: str, removed: list[tuple[str, str]]) -> tuple[Any, int]:
+    if not tokens:
+        if value == new:
+            return value, 0
+        _collect(value, new, removed)
+        return new, 1
+    head, rest = tokens[0], tokens[1:]
+    if isinstance(value, dict) and head in value:
+        item, hits = _replace_at(value[head], rest, new, removed)
+        return ({**value, head: item}, hits) if hits else (value, 0)
+    if isinstance(value, list) and head.isascii() and head.isdigit() and (head == "0" or head[0] != "0"):
+        index = int(head) if len(head) < 10 else len(value)  # noqa: PLR2004 - beyond any array
+        if index < len(value):
+            item, hits = _replace_at(value[index], rest, new, removed)
+            return ([*value[:index], item, *value[index + 1 :]], hits) if hits else (value, 0)
+    return value, 0
+
+
+def _collect(value: Any, new: str, removed: list[tuple[str, str]]) -> None:
+    """Remember the strings of what is removed, raw and as JSON writes them."""
+    if isinstance(value, str):
+        if len(value) >= _SHORTEST_ECHO and value not in new:
+            forms = {value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+            removed.extend((form, new) for form in forms)
+    elif isinstance(value, dict):
+        for item in value.values():
+            _collect(item, new, removed)
+    elif isinstance(value, list):
+        for item in value:
+            _collect(item, new, removed)
+
+
+def _rewrite(value: Any, change: Callable[[Sequence[str]], Sequence[str]]) -> tuple[Any, int]:
+    """Apply `change` to all strings at once, JSON inside text parts included."""
+    value, hits = _rewrite_twins(value, change)
+    texts: list[str] = []
+    _strings(value, texts)
+    new = change(texts)
+    changed = {old: fresh for old, fresh in zip(texts, new, strict=True) if old != fresh}
+    return (_exchange(value, changed), hits + len(changed)) if changed else (value, hits)
+
+
+def _rewrite_twins(value: Any, change: Callable[[Sequence[str]], Sequence[str]]) -> tuple[Any, int]:
+    parts = value.get("content") if isinstance(value, dict) else None
+    if not isinstance(parts, list):
+        return value, 0
+    count = 0
+    fresh: list[Any] = []
+    for part in parts:
+        twin = _parse(part.get("text")) if isinstance(part, dict) else None
+        if twin is not None:
+            new, hits = _rewrite(twin, change)
+            if hits:
+                fresh.append({**part, "text": _dump(new)})
+                count += hits
+                continue
+        fresh.append(part)
+    return ({**value, "content": fresh}, count) if count else (value, 0)
+
+
+def _parse(text: Any) -> Any:
+    """The array or object that a text is, or None."""
+    if not isinstance(text, str) or not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _dump(value: Any) -> str:
+    """JSON text again; a number that Python cannot hold is not worth a wrong one."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if all(math.isfinite(number) for number in _floats(value)) else MASK
+
+
+def _floats(value: Any) -> list[float]:
+    if isinstance(value, float):
+        return [value]
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in _floats(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in _floats(item)]
+    return []
+
+
+def _strings(value: Any, found: list[str]) -> None:
+    if isinstance(value, str):
+        found.append(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            found.append(key)
+            _strings(item, found)
+    elif isinstance(value, list):
+        for item in value:
+            _strings(item, found)
+
+
+def _exchange(value: Any, changed: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return changed.get(value, value)
+    if isinstance(value, dict):
+        renamed: dict[str, Any] = {}
+        for key, item in value.items():
+            renamed[_free(changed.get(key, key), renamed)] = _exchange(item, changed)
+        return renamed
+    if isinstance(value, list):
+        return [_exchange(item, changed) for item in value]
+    return value
+
+
+def _free(key: str, taken: dict[str, Any]) -> str:
+    """`key`, or `key (2)`, ... when two keys became the same: no member may vanish."""
+    name, number = key, 1
+    while name in taken:
+        number += 1
+        name = f"{key} ({number})"
+    return name
