@@ -53,9 +53,9 @@ class PolicySet:
         With each: whether it can only be a set or an object, so that the engine's answer is never ambiguous.
         """
         return {
-            rule: all(definition.plain for definition in definitions)
+            rule: all(definition.plain for definition in self.definitions(policy, rule))
             for rule in PHASE_RULES[phase]
-            if any(phase in self.phases(definition) for definition in (definitions := self.definitions(policy, rule)))
+            if any(phase in self.phases(definition) for definition in self.definitions(policy, rule))
         }
 
     def phases(self, rule: RuleSyntax, seen: frozenset[str] = frozenset()) -> frozenset[str]:
