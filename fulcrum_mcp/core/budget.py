@@ -167,18 +167,24 @@ class LedgerEvent:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """The reservation is held (or was held before: `repeated`)."""
+    """The reservation is held (or was held before: `repeated`).
+
+    Only an answer with `repeated` False admits a call: a repeated one says that (call, leg) was admitted already, and
+    `settled` that it has ended too, so it may be in flight or answered and must not be forwarded again.
+    """
 
     remaining: tuple[Remaining, ...] = ()
     events: tuple[LedgerEvent, ...] = ()
     repeated: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Nothing was held. `soft` budgets ask for approval, `hard` ones deny.
 
-    `retry_after` is in whole seconds (0 = retrying will not help).
+    `amount` is an amount's name, or `rate`: then `limit` and `left` are calls and `resets_at` is when the call would
+    conform. `retry_after` is in whole seconds (0 = retrying will not help).
     """
 
     action: Action

@@ -1,0 +1,147 @@
+"""Loading and writing back the ledger's working set; every statement of the ledger's hot path is here."""
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from sqlite3 import Connection
+
+from fulcrum_mcp.core.account import Account, AccountKey, Arrival, ArrivalKey, Book, Hold, HoldKey, State
+from fulcrum_mcp.core.amount import MAX_AMOUNT
+from fulcrum_mcp.core.budget import Commit, Release, Reserve
+
+__all__ = ["load", "load_holds", "save"]
+
+_BY_KEY = (
+    "SELECT ends, cap, thresholds, committed, reserved, notified, warned, id FROM account"
+    " WHERE owner=? AND budget=? AND bucket=? AND amount=? AND starts=?"
+)
+_BY_ID = (
+    "SELECT owner, budget, bucket, amount, starts,"
+    " ends, cap, thresholds, committed, reserved, notified, warned, account.id"
+    " FROM json_each(?) AS wanted JOIN account ON account.id = wanted.value"
+)
+_ARRIVAL = "SELECT at, warned FROM arrival WHERE owner=? AND budget=? AND bucket=?"
+_HOLDS = (
+    "SELECT call, leg, tenant, writer, expires, state, settled_at, lines"
+    " FROM json_each(?) AS wanted JOIN hold ON call = wanted.value"
+)
+_INSERT_ACCOUNT = (
+    "INSERT INTO account (owner, budget, bucket, amount, starts, ends, cap, thresholds, committed, reserved, notified,"
+    " warned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE_ACCOUNT = "UPDATE account SET committed=?, reserved=?, cap=?, thresholds=?, notified=?, warned=? WHERE id=?"
+_PUT_ARRIVAL = (
+    "INSERT INTO arrival VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at, warned = excluded.warned"
+)
+_INSERT_HOLD = "INSERT INTO hold VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE_HOLD = "UPDATE hold SET state=?, settled_at=?, lines=? WHERE call=? AND leg=?"
+
+
+class SqliteBook(Book):
+    """A book that reads each account and arrival once, when it is first asked for."""
+
+    __slots__ = ("_connection", "_missing")
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        self._connection = connection
+        self._missing: set[AccountKey | ArrivalKey] = set()
+
+    def account(self, key: AccountKey) -> Account | None:
+        """The account, if there is one."""
+        found = self.accounts.get(key)
+        if found is None and key not in self._missing:
+            row = self._connection.execute(_BY_KEY, key).fetchone()
+            if row is None:
+                self._missing.add(key)
+            else:
+                found = self.accounts[key] = _account(key, row)
+        return found
+
+    def arrival(self, key: ArrivalKey) -> Arrival | None:
+        """The arrival, if there is one."""
+        found = self.arrivals.get(key)
+        if found is None and key not in self._missing:
+            row = self._connection.execute(_ARRIVAL, key).fetchone()
+            if row is None:
+                self._missing.add(key)
+            else:
+                found = self.arrivals[key] = Arrival(key, row[0], bool(row[1]))
+        return found
+
+
+def load(connection: Connection, operations: Sequence[Reserve | Commit | Release]) -> Book:
+    """A book with every hold that the operations name, as far as it is stored."""
+    book = SqliteBook(connection)
+    (book.horizon,) = connection.execute("SELECT at FROM horizon").fetchone()
+    load_holds(connection, book, {operation.call for operation in operations})
+    return book
+
+
+def load_holds(connection: Connection, book: Book, calls: Collection[str]) -> None:
+    """The holds of `calls` and the accounts they hold in. An account that was forgotten is left out."""
+    rows = connection.execute(_HOLDS, (json.dumps(list(calls)),)).fetchall()
+    if not rows:
+        return
+    parsed: list[tuple[HoldKey, Hold, list[int]]] = []
+    wanted: set[int] = set()
+    for call, leg, tenant, writer, expires, state, settled_at, lines in rows:
+        numbers = [int(number) for number in lines.split()]
+        wanted.update(numbers[::2])
+        hold = Hold(call, leg, tenant, writer, expires, [], State(state), settled_at, stored=True)
+        parsed.append(((call, leg), hold, numbers))
+    by_id: dict[int, Account] = {}
+    if wanted:
+        for row in connection.execute(_BY_ID, (json.dumps(list(wanted)),)):
+            key: AccountKey = row[:5]
+            by_id[row[12]] = book.accounts.setdefault(key, _account(key, row[5:]))
+    for place, hold, numbers in parsed:
+        pairs = zip(numbers[::2], numbers[1::2], strict=True)
+        hold.lines = [(by_id[number], amount) for number, amount in pairs if number in by_id]
+        book.holds[place] = hold
+
+
+def _account(key: AccountKey, row: Sequence[int]) -> Account:
+    ends, limit, thresholds, committed, reserved, notified, warned, number = row
+    percents = tuple([int(percent) for percent in str(thresholds).split()])
+    return Account(key, ends, limit, percents, committed, reserved, notified, bool(warned), number)
+
+
+def save(connection: Connection, book: Book) -> None:
+    """Write what was changed."""
+    _save_accounts(connection, book.accounts.values())
+    arrivals = [(*a.key, a.at, a.warned) for a in book.arrivals.values() if a.changed]
+    if arrivals:
+        connection.executemany(_PUT_ARRIVAL, arrivals)
+    inserts: list[tuple[str | int, ...]] = []
+    updates: list[tuple[str | int, ...]] = []
+    for hold in book.holds.values():
+        if not hold.changed:
+            continue
+        ended = hold.state is State.COMMITTED or hold.state is State.RELEASED
+        lines = "" if ended else " ".join([f"{account.id} {amount}" for account, amount in hold.lines])
+        state = hold.state.value
+        if hold.stored:
+            updates.append((state, hold.settled_at, lines, hold.call, hold.leg))
+        else:
+            inserts.append((hold.call, hold.leg, hold.tenant, hold.writer, hold.expires, state, hold.settled_at, lines))
+    if inserts:
+        connection.executemany(_INSERT_HOLD, inserts)
+    if updates:
+        connection.executemany(_UPDATE_HOLD, updates)
+
+
+def _save_accounts(connection: Connection, accounts: Iterable[Account]) -> None:
+    updates: list[tuple[str | int, ...]] = []
+    for account in accounts:
+        if not account.changed:
+            continue
+        limit = min(account.limit, MAX_AMOUNT)
+        percents = " ".join([str(percent) for percent in account.thresholds])
+        if account.id:
+            values = (account.committed, account.reserved, limit, percents, account.notified, account.warned)
+            updates.append((*values, account.id))
+        else:
+            row = (*account.key, account.ends, limit, percents, account.committed, account.reserved, account.notified)
+            account.id = connection.execute(_INSERT_ACCOUNT, (*row, account.warned)).lastrowid or 0
+    if updates:
+        connection.executemany(_UPDATE_ACCOUNT, updates)

@@ -1,0 +1,160 @@
+"""SQLite in WAL mode for files that several processes share: opening, transactions, and recovery from every fault.
+
+Never open a database file by other means in the same process: closing such a descriptor drops SQLite's locks.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os import O_CREAT, O_EXCL, O_WRONLY, close, stat
+from os import open as open_descriptor
+from pathlib import Path
+from urllib.parse import quote
+
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["WalDatabase", "open_wal"]
+
+_PAUSE = 0.005
+_Identity = tuple[tuple[int, int], ...]
+
+
+def open_wal(path: Path, *, busy_timeout: float = 1.0, create: bool = True) -> sqlite3.Connection:
+    """A connection in autocommit mode, WAL, synchronous=NORMAL; a new file is readable by its owner only.
+
+    It may be used on the calling thread only. Raises `sqlite3.Error` or `OSError`.
+    """
+    if create and not path.exists():
+        with suppress(FileExistsError):
+            close(open_descriptor(path, O_WRONLY | O_CREAT | O_EXCL, 0o600))
+    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+    connection = sqlite3.connect(uri, timeout=busy_timeout, isolation_level=None, uri=True)
+    try:
+        _enter_wal(connection, time.monotonic() + busy_timeout)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _enter_wal(connection: sqlite3.Connection, deadline: float) -> None:
+    """Another process that does the same at the same moment makes SQLite answer "locked" without waiting."""
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE)
+            continue
+        if mode != "wal":
+            raise sqlite3.OperationalError(f"journal mode is {mode}: the file system cannot hold a shared WAL")
+        return
+
+
+class WalDatabase:
+    """One file, one connection, one thread, opened at first use.
+
+    Every fault rolls back, closes the connection and is raised as `Unavailable`; the next use opens it anew. The file
+    is created at the first use only: if it is gone later, everything is denied, because an empty file in its place
+    would forget what was spent.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int, *, busy_timeout: float = 1.0) -> None:
+        self.path = path
+        self._schema = schema
+        self._version = version
+        self._busy_timeout = busy_timeout
+        self._connection: sqlite3.Connection | None = None
+        self._identity: _Identity = ()
+        self._files = tuple(str(path) + suffix for suffix in ("", "-wal", "-shm"))
+        self._depth = 0
+        self._doomed = False
+        self._opened_once = False
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it or nothing. An inner `write` joins the outer one."""
+        if self._depth:
+            with self._joined() as connection:
+                yield connection
+            return
+        with self._guarded() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self._depth, self._doomed = 1, False
+            try:
+                yield connection
+            finally:
+                self._depth = 0
+            if self._doomed:
+                raise sqlite3.OperationalError("a part of the transaction failed")
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """For single statements, outside a transaction or inside the one that is open."""
+        with self._joined() if self._depth else self._guarded() as connection:
+            yield connection
+
+    @contextmanager
+    def _joined(self) -> Iterator[sqlite3.Connection]:
+        assert self._connection is not None
+        try:
+            yield self._connection
+        except (sqlite3.Error, OSError, OverflowError) as exc:
+            self._doomed = True
+            raise self._unavailable(exc) from exc
+        except BaseException:
+            self._doomed = True
+            raise
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._ready()
+        except (sqlite3.Error, OSError, OverflowError) as exc:
+            self.close()
+            raise self._unavailable(exc) from exc
+        except BaseException:
+            self.close()
+            raise
+
+    def _unavailable(self, exc: Exception) -> Unavailable:
+        remedy = "Check the disk, the file's owner and its rights; nothing was written."
+        return Unavailable(f"{self.path}: {exc or type(exc).__name__}. {remedy}")
+
+    def _ready(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._identify() == self._identity:
+                return self._connection
+            raise sqlite3.OperationalError("the file was deleted or replaced while in use")
+        connection = open_wal(self.path, busy_timeout=self._busy_timeout, create=not self._opened_once)
+        self._connection = connection
+        self._migrate(connection)
+        self._identity = self._identify()
+        self._opened_once = True
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        if found == self._version:
+            return
+        if found > self._version:
+            raise sqlite3.OperationalError(f"written by a newer Fulcrum (schema {found}, ours is {self._version})")
+        if self._opened_once:
+            raise sqlite3.OperationalError("the file was replaced by an empty one")
+        connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version = {self._version}; COMMIT;")
+
+    def _identify(self) -> _Identity:
+        return tuple([(found.st_dev, found.st_ino) for found in map(stat, self._files)])
+
+    def close(self) -> None:
+        """Roll back what is open and let go of the file. Idempotent; the next use opens it again."""
+        connection, self._connection = self._connection, None
+        self._depth = 0
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
