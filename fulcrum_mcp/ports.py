@@ -5,12 +5,13 @@ the journal's thread only (`gateway.journal`), one call at a time, and may block
 must not. Every port has an adapter in `fulcrum_adapters.memory`, and one contract suite runs over all its adapters.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Budget, BudgetUsage, Operation, Outcome
+from fulcrum_mcp.core.checkpoint import ChainState
 from fulcrum_mcp.core.call import Phase, Principal
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo
@@ -18,9 +19,13 @@ from fulcrum_mcp.core.policy import PolicyInfo
 __all__ = [
     "ApiKey",
     "AuditLog",
+    "AuditQuery",
+    "AuditReader",
+    "AuditStore",
     "BudgetLedger",
     "BudgetRepository",
     "Credentials",
+    "DecisionRecord",
     "History",
     "HistoryView",
     "IdentityVerifier",
@@ -28,6 +33,13 @@ __all__ = [
     "OpenCall",
     "PolicyEngine",
     "ServerSentEvent",
+    "Signer",
+    "SpoolChunk",
+    "SpoolPosition",
+    "SpoolSource",
+    "StoreBatch",
+    "StoreState",
+    "StoredRecord",
     "Upstream",
     "UpstreamReply",
     "UpstreamRequest",
@@ -94,6 +106,175 @@ class AuditLog(Protocol):
 
     def close(self) -> None:
         """Flush and give up the writer's lock. Idempotent."""
+        ...
+
+
+class Signer(Protocol):
+    """Signs what the audit trail claims; the private key never leaves it."""
+
+    key_id: str
+    """The first 16 hex digits of the SHA-256 of the raw public key."""
+
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes, Ed25519 (RFC 8032)."""
+        ...
+
+    def check(self, message: bytes, signature: bytes) -> bool:
+        """Is it this key's signature?"""
+        ...
+
+
+class SpoolPosition(NamedTuple):
+    """How far a writer's segments were read."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(slots=True)
+class SpoolChunk:
+    """What was read from a spool, in the writer's order."""
+
+    lines: list[bytes]
+    inputs: list[tuple[str, bytes]]
+    """(record id, call inputs)."""
+    heads: list[tuple[int, Mapping[str, tuple[int, str]]]]
+    """Before line n the writer's chains stood at tenant -> (seq, hash)."""
+    position: SpoolPosition
+    faults: list[str]
+    """What could not be read, and where it is kept."""
+
+
+class SpoolSource(Protocol):
+    """All spools of a data folder, living writers' too, *synchronous*; for the processor."""
+
+    def writers(self) -> Sequence[str]:
+        """Who ever wrote here and is not removed."""
+        ...
+
+    def read(self, writer: str, position: SpoolPosition) -> SpoolChunk | None:
+        """A piece of what was acknowledged after a position; None: nothing new. Raises `Unavailable`."""
+        ...
+
+    def release(self, writer: str, position: SpoolPosition) -> None:
+        """The store durably holds everything before a position: it may be removed. Idempotent."""
+        ...
+
+    def keep(self, writer: str, position: SpoolPosition, why: str) -> None:
+        """Something wrong was read there: its segment is moved aside, never removed, and the chains end."""
+        ...
+
+
+@dataclass(slots=True)
+class StoreState:
+    """What the store holds: where the processor goes on."""
+
+    chains: dict[str, ChainState]
+    broken: dict[str, str]
+    """chain -> why it is not continued."""
+    positions: dict[str, SpoolPosition]
+    checkpoints: dict[str, tuple[int, str]]
+    """tenant -> (number of the last checkpoint, its hash)."""
+
+
+@dataclass(slots=True)
+class StoreBatch:
+    """What one transaction adds."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    """(id, chain, seq, tenant, type, time in us, call, leg, decision, agent, tool, effect, line)."""
+    inputs: list[tuple[str, int, bytes]] = field(default_factory=list)
+    """(record id, time in us, call inputs)."""
+    chains: Mapping[str, ChainState] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, SpoolPosition] = field(default_factory=dict)
+    checkpoints: list[tuple[str, int, bytes]] = field(default_factory=list)
+    """(tenant, number, line)."""
+    faults: list[tuple[str, str, bytes]] = field(default_factory=list)
+    """(writer, what is wrong, the bytes if they are a record that was refused)."""
+
+
+class AuditStore(Protocol):
+    """Where records stay, *synchronous*; written by one processor at a time."""
+
+    def load(self) -> StoreState:
+        """What it holds. Raises `Unavailable`."""
+        ...
+
+    def add(self, batch: StoreBatch) -> None:
+        """All of it in one transaction, or `Unavailable` and nothing. Idempotent per (chain, seq)."""
+        ...
+
+    def flush(self) -> None:
+        """What was added survives power loss when this returns. Raises `Unavailable`."""
+        ...
+
+    def erase_inputs(self, before: int) -> int:
+        """Erase call inputs older than a time (us); how many."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditQuery:
+    """What to look for; times in ns, `tool` is a glob over `<server>__<tool>`."""
+
+    tenant: str | None = None
+    tool: str | None = None
+    effect: str | None = None
+    agent: str | None = None
+    type: str | None = None
+    call: str | None = None
+    decision: str | None = None
+    since: int | None = None
+    until: int | None = None
+    limit: int = 100
+    after: int | None = None
+    """Only records that arrived after this row, oldest first (for tail); else the newest first."""
+    before: int | None = None
+    """Only records that arrived before this row (for paging)."""
+
+
+class StoredRecord(NamedTuple):
+    """A record as stored: `line` is its exact bytes."""
+
+    row: int
+    line: bytes
+
+
+class DecisionRecord(NamedTuple):
+    """Everything about one decision."""
+
+    decided: bytes
+    inputs: bytes | None
+    """The policy input with redacted arguments; None when erased or never kept."""
+    finished: Sequence[bytes]
+
+
+class AuditReader(Protocol):
+    """Questions to the store, *synchronous*, from any process; sees whole transactions only."""
+
+    def query(self, query: AuditQuery) -> Sequence[StoredRecord]:
+        """Raises `Unavailable`."""
+        ...
+
+    def decision(self, tenant: str | None, decision_id: str) -> DecisionRecord | None:
+        """None also for another tenant's decision."""
+        ...
+
+    def lines(self, tenant: str | None) -> Iterator[bytes]:
+        """Every record and checkpoint in an export's order (`core.trail`), from one moment's state."""
+        ...
+
+    def counts(self, tenant: str | None) -> Mapping[str, int]:
+        """`records`, `chains`, `checkpoints`, `inputs`, `faults`, and `last`: the newest row."""
+        ...
+
+    def close(self) -> None:
+        """Idempotent."""
         ...
 
 

@@ -1,0 +1,274 @@
+"""The audit log in a folder of its own: what `append` returned is durable, what it refused is not there.
+
+A writer is a folder. A process takes over a dead writer's folder, if there is one, and continues its chains, so that
+the number of chains stays small however many processes come and go. After a failed write the file is cut back to the
+last acknowledged frame; after a failed fdatasync, of which nobody can say what reached the disk, the segment is left
+for good and a new one begun.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports import OpenCall
+
+from fulcrum_adapters.spool.config import SpoolConfig
+from fulcrum_adapters.spool.folder import Folder, Place, folders, new_folder, sync_directory
+from fulcrum_adapters.spool.frames import INPUTS, MAX_PAYLOAD, RECORD, frame
+from fulcrum_adapters.spool.takeover import Standing, examine, snapshot
+
+__all__ = ["Spool"]
+
+_fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+
+class Spool:
+    """An `AuditLog` on disk. Made by `open` or `orphans`."""
+
+    def __init__(self, folder: Folder, lock: int, standing: Standing, config: SpoolConfig) -> None:
+        self.writer = folder.writer
+        self._folder = folder
+        self._lock = lock
+        self._sync = config.durability == "sync"
+        self._limit = config.segment_bytes
+        self._standing = standing
+        self._inherited = tuple(standing.open)
+        self._chains = {
+            tenant: ChainWriter(folder.writer, tenant, seq, head) for tenant, (seq, head) in standing.heads.items()
+        }
+        self._place = standing.end
+        self._quiet = standing.quiet
+        self._sealed = False
+        self._file = -1
+        self._state = -1
+        self._begin(config)
+
+    @classmethod
+    def open(cls, root: Path, config: SpoolConfig | None = None) -> Self:
+        """Take over a dead writer's folder under `root`, else begin a new one. Raises `Unavailable`."""
+        config = config or SpoolConfig()
+        for folder in folders(root):
+            if not folder.retired:
+                spool = cls._take_over(folder, config)
+                if spool is not None:
+                    return spool
+        folder, lock = new_folder(root)
+        return cls(folder, lock, Standing(), config)
+
+    @classmethod
+    def orphans(cls, root: Path, config: SpoolConfig | None = None) -> Iterator[Self]:
+        """Each dead writer with open calls, taken over for the caller to finish them; given back at the next step."""
+        config = config or SpoolConfig()
+        for folder in folders(root):
+            if folder.state()[2] or not folder.segments():
+                continue
+            spool = cls._take_over(folder, config)
+            if spool is not None:
+                with spool:
+                    if spool.open_calls:
+                        yield spool
+
+    @classmethod
+    def settle(cls, folder: Folder) -> None:
+        """Bring a dead writer's folder into order: nothing torn, everything in it acknowledged. Idempotent."""
+        spool = cls._take_over(folder, SpoolConfig())
+        if spool is not None:
+            spool.close()
+
+    @classmethod
+    def _take_over(cls, folder: Folder, config: SpoolConfig) -> Self | None:
+        lock = folder.lock()
+        if lock is None:
+            return None
+        try:
+            retired = folder.retired
+            if retired and folder.state()[2]:
+                os.close(lock)
+                return None
+            standing = examine(folder)
+            if folder.may_have_lost_its_end():
+                standing.faults.append("the machine was started anew, without fdatasync its end may be lost")
+            if not standing.faults and not retired:
+                return cls(folder, lock, standing, config)
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls._succeed(folder, lock, standing, config)
+
+    @classmethod
+    def _succeed(cls, old: Folder, old_lock: int, standing: Standing, config: SpoolConfig) -> Self:
+        """A new writer in place of one whose chains must not go on; it takes over the open calls."""
+        try:
+            for fault in standing.faults:
+                old.retire(fault)
+            folder, lock = new_folder(old.path.parent)
+            spool = cls(folder, lock, Standing(open=standing.open), config)
+            old.write_state(standing.end, standing.snapshot, clean=True)
+        finally:
+            os.close(old_lock)
+        return spool
+
+    def _begin(self, config: SpoolConfig) -> None:
+        try:
+            self._state = os.open(self._folder.path / "state", os.O_RDWR | os.O_CREAT, 0o600)
+            if self._place.segment:
+                self._file = os.open(self._folder.segment(self._place.segment), os.O_RDWR)
+                if self._sync:
+                    for number in self._folder.segments():
+                        _sync_file(self._folder.segment(number))
+                    sync_directory(self._folder.path)
+            else:
+                self._rotate()
+            self._folder.sign_in(self._lock, config.durability)
+            self._folder.write_state(self._place, self._standing.snapshot, clean=False)
+        except OSError as exc:
+            self._drop()
+            raise Unavailable(_failed(self._folder.path, exc)) from exc
+        except Unavailable:
+            self._drop()
+            raise
+
+    @property
+    def open_calls(self) -> Sequence[OpenCall]:
+        """Calls that the writer before this process forwarded and did not finish, as long as nobody finished them."""
+        calls = self._standing.open
+        return [calls[key] for key in self._inherited if key in calls]
+
+    def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
+        """See `AuditLog.append`."""
+        if self._file < 0:
+            raise Unavailable("the audit spool is closed; nothing is forwarded without its record")
+        chains = self._chains
+        saved: dict[str, tuple[int, str]] = {}
+        parts: list[bytes] = []
+        refs: list[RecordRef] = []
+        for draft in drafts:
+            tenant = draft.tenant
+            chain = chains.get(tenant)
+            if chain is None:
+                chain = chains[tenant] = ChainWriter(self.writer, tenant)
+            if tenant not in saved:
+                saved[tenant] = (chain.seq, chain.hash)
+            line, ref = chain.add(draft)
+            parts.append(frame(RECORD, line))
+            if draft.inputs is not None:
+                parts.append(frame(INPUTS, b"%b\n%b" % (draft.id.encode(), draft.inputs)))
+            refs.append(ref)
+        try:
+            if any(len(part) > MAX_PAYLOAD for part in parts):
+                raise Unavailable(f"a record is larger than {MAX_PAYLOAD} bytes and cannot be kept")  # noqa: TRY301
+            self._write(b"".join(parts))
+        except Unavailable:
+            for tenant, (seq, head) in saved.items():
+                chains[tenant].seq, chains[tenant].hash = seq, head
+            raise
+        for tenant in saved:
+            self._standing.heads[tenant] = (chains[tenant].seq, chains[tenant].hash)
+        note = self._standing.note
+        for draft in drafts:
+            note(draft.type, draft.subject, draft.tenant, draft.data)
+        return refs
+
+    def close(self) -> None:
+        """Leave a snapshot, so that the next writer begins at once; give up the lock. Idempotent."""
+        if self._file < 0:
+            return
+        try:
+            if not self._quiet and not self._sealed:
+                place = self._place
+                self._put(snapshot(self.writer, self._standing, place))
+                self._standing.snapshot = place
+            self._folder.write_state(self._place, self._standing.snapshot, clean=not self._standing.open)
+        except (Unavailable, OSError):
+            pass  # the next writer reads the whole segment instead
+        self._drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _drop(self) -> None:
+        for descriptor in (self._file, self._state, self._lock):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._file = self._state = self._lock = -1
+
+    def _write(self, block: bytes) -> None:
+        if self._sealed or (not self._quiet and self._place.offset + len(block) > self._limit):
+            try:
+                self._rotate()
+            except OSError as exc:
+                raise Unavailable(_failed(self._folder.path, exc)) from exc
+        self._put(block)
+        self._quiet = False
+
+    def _put(self, block: bytes) -> None:
+        segment, offset = self._place
+        written = 0
+        try:
+            while written < len(block):
+                written += os.pwrite(self._file, block[written:] if written else block, offset + written)
+            if self._sync:
+                _fdatasync(self._file)
+        except OSError as exc:
+            self._take_back(offset, in_doubt=written == len(block))
+            raise Unavailable(_failed(self._folder.path, exc)) from exc
+        self._place = Place(segment, offset + written)
+        self._acknowledge()
+
+    def _take_back(self, offset: int, *, in_doubt: bool) -> None:
+        """Cut a refused write off; where that is not certain, never write to this segment again."""
+        try:
+            os.ftruncate(self._file, offset)
+        except OSError:
+            in_doubt = True
+        self._sealed = self._sealed or in_doubt
+
+    def _acknowledge(self) -> None:
+        try:
+            os.pwrite(self._state, self._place.pack().to_bytes(8, sys.byteorder), 0)
+        except OSError:
+            pass  # readers lag until the next one; the records are durable already
+
+    def _rotate(self) -> None:
+        """Begin the next segment with a snapshot; the old one stays in use until it is durable."""
+        number = self._place.segment + 1
+        path = self._folder.segment(number)
+        block = snapshot(self.writer, self._standing, self._place)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            if os.write(file, block) != len(block):
+                raise OSError(28, "No space left on device")  # noqa: TRY301 - undone below like any other
+            if self._sync:
+                _fdatasync(file)
+                sync_directory(self._folder.path)
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = file
+        self._place = Place(number, len(block))
+        self._standing.snapshot = Place(number, 0)
+        self._quiet = True
+        self._sealed = False
+        self._acknowledge()
+
+
+def _sync_file(path: Path) -> None:
+    file = os.open(path, os.O_RDWR)
+    try:
+        _fdatasync(file)
+    finally:
+        os.close(file)
+
+
+def _failed(path: Path, exc: OSError) -> str:
+    return f"the audit spool {path} cannot be written: {exc.strerror}; calls are denied until the disk has room and works"
