@@ -110,7 +110,7 @@ class AiohttpTransport:
 
     async def exchange(self, verb: str, headers: Headers, body: bytes) -> _Exchange:
         """See `Transport`."""
-        session = self._session or self._start()
+        session = self._session if self._session and not self._closed else self._start()
         config = self._config
         sent = CIMultiDict(self._static)
         for name, value in headers:

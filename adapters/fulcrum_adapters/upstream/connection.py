@@ -253,6 +253,7 @@ class Connection(asyncio.Protocol):
         if exchange.ready:
             if self._quiet == 0 and not self._paused:
                 self.deadline = self._loop.time() + self._owner.idle_seconds
+                self._owner.watch(self.deadline)
             exchange.wake()
 
     def eof_received(self) -> None:
@@ -301,6 +302,8 @@ class Connection(asyncio.Protocol):
             self._informational = True
             exchange.headers.clear()
             return
+        if self._parser.get_http_version() not in ("1.1", "1.0"):
+            self._refuse("its answer is not HTTP/1.1")
         framed = self._framed(exchange.headers)
         exchange.status = status
         exchange.ready = True

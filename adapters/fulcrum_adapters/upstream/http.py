@@ -103,6 +103,8 @@ class HttpUpstream:
     def _reply(self, exchange: Exchange) -> HttpReply:
         config, target = self._config, self._target
         try:
+            if not 200 <= exchange.status <= 599:  # noqa: PLR2004 - RFC 9110 section 15
+                raise Fault(f"its answer has status {exchange.status}")
             if exchange.status in _REDIRECTS:
                 raise self._redirected(exchange)
             reply = HttpReply(
