@@ -216,7 +216,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
                 self._signal(signal.SIGKILL)
                 await self._leaves(self.config.stop_grace)
         await self._sweep(grace)
-        if self._input is not None:
+        if self._input is not None and self._input.get_write_buffer_size():
             self._input.abort()
         transport.close()
         self._end("its process was stopped", kill=False)

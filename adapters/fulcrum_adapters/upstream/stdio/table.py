@@ -125,23 +125,27 @@ class ProcessTable:
     def _admit(self, owner: Hashable, now: float) -> None:
         if self.closed:
             raise self._refused("it is being stopped")
-        mine = [process for process, holder in self._living.items() if holder == owner]
         limit = self.config.max_processes_per_principal
-        if owner is not None and not self._room(mine, limit) and not self._evict(now, owner, 0.0):
-            raise self._refused(f"this principal has {len(mine)}, its limit ({limit}); end a session first")
+        if owner is not None and not self._room(owner, limit):
+            self._evict(now, owner, 0.0)
+            if not self._room(owner, limit):
+                raise self._refused(f"this principal has its limit of {limit}; end a session first")
         limit = self.config.max_processes
-        if not self._room(list(self._living), limit) and not self._evict(now, None, _EVICTABLE):
-            raise self._refused(f"{len(self._living)} run, the limit ({limit}); try again later")
+        if not self._room(None, limit):
+            self._evict(now, None, _EVICTABLE)
+            if not self._room(None, limit):
+                raise self._refused(f"the limit of {limit} is reached; try again later")
 
-    def _room(self, processes: list[ServerProcess], limit: int) -> bool:
-        """Whether one more may start; those being ended hold half a place, so that they cannot pile up."""
-        ending = sum(process.stopping for process in processes)
-        return 2 * (len(processes) - ending) + ending < 2 * limit
+    def _room(self, owner: Hashable, limit: int) -> bool:
+        """Whether one more may start; those being ended do not count, unless they pile up."""
+        found = [process for process, holder in self._living.items() if owner is None or holder == owner]
+        ending = sum(process.stopping for process in found)
+        return len(found) - ending < limit and len(found) < 2 * limit
 
     def _refused(self, why: str) -> UpstreamFailed:
         return UpstreamFailed(f'upstream "{self.name}": no new process: {why}', sent=False)
 
-    def _evict(self, now: float, owner: Hashable, idle: float) -> bool:
+    def _evict(self, now: float, owner: Hashable, idle: float) -> None:
         """End the session that was not used for longest, if there is one to which nobody listens."""
         found = [
             session
@@ -149,8 +153,7 @@ class ProcessTable:
             if (owner is None or session.owner == owner) and not session.busy and now - session.used >= idle
         ]
         if found:
-            self.end_soon(min(found, key=lambda session: session.used))
-        return bool(found)
+            self.end_soon(min(found, key=lambda session: (bool(session.exchanges), session.used)))
 
     def _ended(self, front: Multiplexer, owner: Hashable, since: float, failure: UpstreamFailed) -> None:
         process = front.process
