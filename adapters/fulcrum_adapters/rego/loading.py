@@ -219,7 +219,7 @@ def _revisions(source: PolicySource, policies: PolicySet) -> dict[str, str]:
 def _revision(source: PolicySource) -> str:
     """Digest of everything: modules, library and data."""
     digest = hashlib.sha256()
-    for module in sorted(source.modules, key=lambda module: module.path):
-        digest.update(f"{module.path}\0{module.digest}\n".encode())
+    for module in sorted(module.digest for module in source.modules):
+        digest.update(module.encode())
     digest.update(json.dumps(source.data, sort_keys=True).encode())
     return digest.hexdigest()
