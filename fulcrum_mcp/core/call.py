@@ -64,3 +64,5 @@ class Call:
     context: Context
     tool: Tool | None = None
     leg: int = 0
+    responses: Any = None
+    """What the client answers to the upstream's questions (`inputResponses`), on legs after the first."""

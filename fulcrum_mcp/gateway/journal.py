@@ -62,11 +62,11 @@ class _Errand:
 
 
 class Settlement:
-    """How a call ended: a ledger operation and the records that say so. Built lazily on the journal's thread."""
+    """How a call ended: a ledger operation and the record that says so, made lazily on the journal's thread."""
 
     __slots__ = ("build", "operation")
 
-    def __init__(self, operation: Commit | Release | None, build: Callable[[], RecordDraft]) -> None:
+    def __init__(self, operation: Commit | Release | None, build: Callable[[], RecordDraft] | None) -> None:
         self.operation = operation
         self.build = build
 
@@ -213,7 +213,7 @@ class Journal:
             raise
         for outcome in outcomes:
             drafts.extend(ledger_event_draft(event) for event in getattr(outcome, "events", ()))
-        drafts.extend(settlement.build() for settlement in settlements)
+        drafts.extend(item.build() for item in settlements if item.build is not None)
         reserved = iter(outcomes[settled:])
         for admission in admissions:
             admission.outcome = None if admission.reserve is None else next(reserved)

@@ -116,6 +116,8 @@ def policy_document(
 ) -> bytes:
     """The input of phase `call`. `arguments` is the canonical text of the call's arguments."""
     document = _document("call", call, labels, int(time.time()), history, remaining)
+    if call.responses is not None:
+        document["input_responses"] = call.responses
     document["arguments"] = Raw(arguments)
     return encode(document)
 

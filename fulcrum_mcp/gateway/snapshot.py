@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fulcrum_mcp.core.budget import Match
+from fulcrum_mcp.core.redact import Substitute
 from fulcrum_mcp.ports import PolicyEngine
 
 __all__ = ["Limits", "Snapshot", "SnapshotHolder"]
@@ -28,6 +29,8 @@ class Snapshot:
     revision: str
     engine: PolicyEngine
     matcher: Matcher
+    substitute: Substitute
+    """Replaces a policy's pattern in texts, in linear time."""
     limits: Limits = field(default_factory=Limits)
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     """Labels of each server."""

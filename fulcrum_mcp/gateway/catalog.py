@@ -1,0 +1,235 @@
+"""The catalog: what one upstream offers, so that a call can be judged by its tool's descriptor.
+
+Warmed in the background, refreshed when the upstream says so or `ttlMs` has passed, and once, shared and rate-limited,
+for a name that is not known. A name that stays unknown is never forwarded. What a client is shown in a live list is
+learned, so that what is listed can be called.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from fulcrum_mcp.core.call import Tool
+from fulcrum_mcp.errors import UpstreamFailed
+from fulcrum_mcp.gateway.ids import new_id
+from fulcrum_mcp.gateway.param_headers import ParamHeader, param_headers_of
+from fulcrum_mcp.gateway.upcall import UpcallError, Via, ask, end_legacy, open_legacy
+from fulcrum_mcp.gateway.wire import MODERN_VERSIONS
+from fulcrum_mcp.ports import Upstream
+
+__all__ = ["Catalog", "ToolEntry", "descriptor_pin"]
+
+_log = structlog.get_logger("fulcrum.catalog")
+
+_MAX_PAGES: Final = 100
+_UNKNOWN_EVERY: Final = 1.0
+"""Seconds between refreshes on behalf of unknown names."""
+_MIN_TTL: Final = 30.0
+_KINDS: Final = (
+    ("tools", "tools/list", "tools"),
+    ("prompts", "prompts/list", "prompts"),
+    ("resources", "resources/list", "resources"),
+    ("resources", "resources/templates/list", "resourceTemplates"),
+)
+_sorted = msgspec.json.Encoder(order="deterministic").encode
+
+
+def descriptor_pin(descriptor: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a tool's whole descriptor, independent of the order of its members."""
+    return hashlib.sha256(_sorted(descriptor)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEntry:
+    """A tool of an upstream: its descriptor as it is, and what is derived from it once."""
+
+    descriptor: Mapping[str, Any]
+    tool: Tool
+    param_headers: tuple[ParamHeader, ...]
+    structured: bool
+    """True if the tool has no outputSchema, so that a denial may carry structuredContent."""
+
+
+def tool_entry(descriptor: Mapping[str, Any]) -> ToolEntry | None:
+    """An entry of a descriptor; None if it has no name."""
+    name = descriptor.get("name")
+    if not isinstance(name, str):
+        return None
+    annotations = descriptor.get("annotations")
+    title = descriptor.get("title")
+    return ToolEntry(
+        descriptor=descriptor,
+        tool=Tool(
+            name=name,
+            title=title if isinstance(title, str) else None,
+            annotations=annotations if isinstance(annotations, dict) else {},
+            pin=descriptor_pin(descriptor),
+        ),
+        param_headers=param_headers_of(descriptor.get("inputSchema")),
+        structured="outputSchema" not in descriptor,
+    )
+
+
+class Catalog:
+    """What one upstream offers. `lists` holds the raw descriptors by the result's member name."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.name = upstream.name
+        self.tools: dict[str, ToolEntry] = {}
+        self.lists: dict[str, list[dict[str, Any]]] = {}
+        self.capabilities: Mapping[str, Any] = {}
+        self.instructions: str | None = None
+        self.modern: bool | None = None
+        """Whether the upstream speaks a version without sessions; None until it was asked."""
+        self.failure: str | None = None
+        self.revision = 0
+        self._fresh_until = 0.0
+        self._unknown_after = 0.0
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True once the upstream has answered."""
+        return self.revision > 0
+
+    async def tool(self, name: str, via: Via | None = None) -> ToolEntry | None:
+        """The tool of this name. An unknown name refreshes the catalog once (through `via` where given)."""
+        entry = self.tools.get(name)
+        if entry is not None:
+            if time.monotonic() > self._fresh_until and via is None:
+                self.refresh_soon()
+            return entry
+        now = time.monotonic()
+        if now < self._unknown_after and self._refreshing is None:
+            return None
+        self._unknown_after = now + _UNKNOWN_EVERY
+        await self.refresh(via)
+        return self.tools.get(name)
+
+    def learn(self, descriptors: Sequence[Mapping[str, Any]]) -> list[ToolEntry | None]:
+        """Take over the descriptors a client is about to be shown; returns an entry for each."""
+        entries: list[ToolEntry | None] = []
+        for descriptor in descriptors:
+            name = descriptor.get("name")
+            known = self.tools.get(name) if isinstance(name, str) else None
+            if known is None or known.descriptor != descriptor:
+                known = tool_entry(descriptor)
+                if known is not None:
+                    self.tools[known.tool.name] = known
+            entries.append(known)
+        return entries
+
+    def stale(self) -> None:
+        """The upstream said that its lists changed: refresh, shared by all who ask."""
+        self._fresh_until = 0.0
+        self.refresh_soon()
+
+    def refresh_soon(self) -> None:
+        """Refresh in the background unless that is under way."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh(None))
+
+    async def refresh(self, via: Via | None = None) -> None:
+        """Ask the upstream now; who comes while that is under way waits for the same answer."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh(via))
+        await asyncio.shield(self._refreshing)
+
+    async def _refresh(self, via: Via | None) -> None:
+        try:
+            if via is not None:
+                await self._fetch(via)
+            else:
+                await self._discover()
+            self.failure = None
+        except (UpcallError, UpstreamFailed) as fault:
+            self.failure = str(fault)
+            self._fresh_until = time.monotonic() + _UNKNOWN_EVERY
+            _log.warning("catalog not refreshed", server=self.name, reason=self.failure)
+        finally:
+            self._refreshing = None
+
+    async def _discover(self) -> None:
+        modern = Via(MODERN_VERSIONS[-1])
+        if self.modern is not False:
+            try:
+                found = await ask(self.upstream, modern, "server/discover", {}, _request_id())
+                versions = found.get("supportedVersions")
+                self.modern = isinstance(versions, list) and any(item in MODERN_VERSIONS for item in versions)
+            except UpcallError:
+                self.modern = False
+            if self.modern:
+                self._describe(found)
+                await self._fetch(modern)
+                return
+        legacy, hello = await open_legacy(self.upstream, _request_id())
+        try:
+            self._describe(hello)
+            await self._fetch(legacy)
+        finally:
+            await end_legacy(self.upstream, legacy)
+
+    def _describe(self, hello: Mapping[str, Any]) -> None:
+        capabilities = hello.get("capabilities")
+        self.capabilities = capabilities if isinstance(capabilities, dict) else {}
+        instructions = hello.get("instructions")
+        self.instructions = instructions if isinstance(instructions, str) else None
+
+    async def _fetch(self, via: Via) -> None:
+        ttl = _MIN_TTL
+        lists: dict[str, list[dict[str, Any]]] = {}
+        for capability, method, member in _KINDS:
+            if self.capabilities and capability not in self.capabilities:
+                continue
+            if not self.capabilities and capability != "tools":
+                continue
+            try:
+                lists[member], seconds = await self._pages(via, method, member)
+            except UpcallError as fault:
+                if member == "tools":
+                    raise
+                _log.info("list not offered", server=self.name, method=method, reason=str(fault))
+                continue
+            ttl = max(ttl, seconds)
+        tools: dict[str, ToolEntry] = {}
+        for descriptor in lists.get("tools", ()):
+            entry = tool_entry(descriptor)
+            if entry is not None and entry.tool.name not in tools:
+                tools[entry.tool.name] = entry
+        if via.session is not None:
+            # One session's view may lack what another has learned.
+            tools = {**self.tools, **tools}
+        self.tools = tools
+        self.lists = {**self.lists, **lists}
+        self.revision += 1
+        self._fresh_until = time.monotonic() + ttl
+
+    async def _pages(self, via: Via, method: str, member: str) -> tuple[list[dict[str, Any]], float]:
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        ttl = 0.0
+        for _ in range(_MAX_PAGES):
+            params = {} if cursor is None else {"cursor": cursor}
+            result = await ask(self.upstream, via, method, params, _request_id())
+            items = result.get(member)
+            if isinstance(items, list):
+                found.extend(item for item in items if isinstance(item, dict))
+            seconds = result.get("ttlMs")
+            if isinstance(seconds, int):
+                ttl = max(ttl, seconds / 1000)
+            following = result.get("nextCursor")
+            if not isinstance(following, str) or following == cursor:
+                break
+            cursor = following
+        return found, ttl
+
+
+def _request_id() -> str:
+    return f"fulcrum-{new_id()}"

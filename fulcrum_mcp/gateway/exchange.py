@@ -1,0 +1,249 @@
+"""The exchange with one upstream: a client's message in, judged, forwarded as it is, its answer back.
+
+Works on messages, never on typed objects, so that methods and members nobody here knows pass unchanged. A governed
+method goes upstream with a ticket or not at all.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from fulcrum_mcp.errors import UpstreamFailed
+from fulcrum_mcp.gateway.catalog import Catalog
+from fulcrum_mcp.gateway.gate import Gate, refused
+from fulcrum_mcp.gateway.incoming import Answer, Incoming
+from fulcrum_mcp.gateway.methods import GOVERNED, KNOWN
+from fulcrum_mcp.gateway.pending import Pending
+from fulcrum_mcp.gateway.relay import UPSTREAM_FAILED, Relay, Rename, failure_message
+from fulcrum_mcp.gateway.respond import Responder
+from fulcrum_mcp.gateway.sessions import Session
+from fulcrum_mcp.gateway.settle import Settler
+from fulcrum_mcp.gateway.tasks import TASK_METHODS, Tasks
+from fulcrum_mcp.gateway.ticket import Ticket
+from fulcrum_mcp.gateway.wire import Message, Peek, WireError, error_message, peek_message
+from fulcrum_mcp.ports import Upstream, UpstreamReply, UpstreamRequest
+
+__all__ = ["Exchange"]
+
+_INVALID_REQUEST: Final = -32600
+_INVALID_PARAMS: Final = -32602
+_MAX_OPEN: Final = 1000
+_BAD_REQUEST: Final = 400
+_ACCEPTED: Final = 202
+_NOT_FOUND: Final = 404
+_BAD_GATEWAY: Final = 502
+_CHALLENGES: Final = (401, 403)
+_PASSED_HEADERS: Final = ("retry-after", "allow", "cache-control")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One upstream and everything that stands before it."""
+
+    upstream: Upstream
+    catalog: Catalog
+    gate: Gate
+    settler: Settler
+    responder: Responder
+    tasks: Tasks
+    counted: Counter[str] = field(default_factory=Counter[str])
+    """Requests by method, and `forwarded_without_decision`, which stays 0."""
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        return self.upstream.name
+
+    async def request(self, incoming: Incoming, message: Message, rename: Rename | None = None) -> Answer:
+        """One request: judge what is governed, forward, relay the answer."""
+        method = message.method
+        governed = method in GOVERNED or method not in KNOWN
+        self.counted[method if method in KNOWN or method in GOVERNED else "other"] += 1
+        pending = self._pending(incoming, message)
+        session = None if incoming.modern else incoming.session
+        if session is not None:
+            if pending.request_id in session.open or len(session.open) >= _MAX_OPEN:
+                return refused(message, _INVALID_REQUEST, "Invalid Request: a request with this id is under way")
+            session.open[pending.request_id] = pending
+        settled = False
+        try:
+            if method in TASK_METHODS and method != "tasks/list":
+                task = message.params.get("taskId")
+                if self.tasks.find(incoming.principal, self.name, task) is None:
+                    return refused(message, _INVALID_PARAMS, "Invalid params: no such task")
+                pending.task = str(task)
+            elif governed:
+                judged = await self.gate.judge(incoming, message, pending)
+                if isinstance(judged, Answer):
+                    return judged
+                message = judged
+            answer = await self._forward(incoming, message, pending, rename)
+            settled = answer.events is not None
+            return answer
+        finally:
+            if session is not None and not settled:
+                session.open.pop(pending.request_id, None)
+
+    async def notify(self, incoming: Incoming, message: Message) -> Answer:
+        """A notification or a response of the client. One that names a request's method is refused."""
+        if message.kind == "response":
+            if incoming.modern:
+                return refused(
+                    message, _INVALID_REQUEST, "Invalid Request: responses are not accepted here", status=400
+                )
+            return await self._pass(incoming, message)
+        if message.method in GOVERNED or message.method in KNOWN:
+            return refused(message, _INVALID_REQUEST, f"Invalid Request: {message.method} needs an id", status=400)
+        if message.method == "notifications/cancelled" and incoming.session is not None:
+            cancelled = incoming.session.open.get(message.params.get("requestId", ""))
+            if cancelled is not None:
+                cancelled.cancelled = True
+        if message.method.startswith("notifications/"):
+            return await self._pass(incoming, message)
+        pending = self._pending(incoming, message)
+        judged = await self.gate.judge(incoming, message, pending)
+        if isinstance(judged, Answer) or pending.ticket is None:
+            return Answer(_ACCEPTED)
+        answer = await self._pass(incoming, judged)
+        self.settler.finish(pending.ticket, "ok" if answer.status < _BAD_REQUEST else "error")
+        return answer
+
+    async def listen(self, incoming: Incoming, rename: Rename | None = None) -> Answer:
+        """GET: the stream of a session, or the rest of a lost one."""
+        session = incoming.session
+        last = incoming.header("last-event-id")
+        if session is not None and last is not None:
+            kept = session.resume(last)
+            if kept is not None:
+                return Answer(200, events=kept[0].follow(kept[1]))
+        try:
+            reply = await self.upstream.send(self._outgoing(incoming, None))
+            if reply.streams:
+                relay = Relay(reply, self.catalog, self.responder, self.settler, None, session, rename)
+                return Answer(reply.status, events=relay.events(), close=relay.close)
+            return Answer(reply.status, await reply.read(), headers=_passed(reply))
+        except UpstreamFailed as fault:
+            return _unreachable(fault)
+
+    async def end(self, incoming: Incoming) -> Answer:
+        """DELETE: the client's session ends, and with it what it left open."""
+        if incoming.session is not None:
+            for pending in incoming.session.open.values():
+                if pending.ticket is not None and pending.server == self.name:
+                    self.settler.finish(pending.ticket, "cancelled", is_error=True)
+        return await self._pass(incoming, None)
+
+    async def _pass(self, incoming: Incoming, message: Message | None) -> Answer:
+        """Send what expects no answer of its own."""
+        try:
+            reply = await self.upstream.send(self._outgoing(incoming, message))
+            body = b"" if reply.streams else await reply.read()
+            await reply.close()
+        except UpstreamFailed as fault:
+            return _unreachable(fault)
+        return Answer(reply.status, body, headers=_passed(reply))
+
+    def _pending(self, incoming: Incoming, message: Message) -> Pending:
+        return Pending(
+            request_id="" if message.id is None else message.id,
+            method=message.method,
+            server=self.name,
+            principal=incoming.principal,
+            context=incoming.context,
+            snapshot=self.gate.governor.snapshot,
+            modern=incoming.modern,
+        )
+
+    def _outgoing(self, incoming: Incoming, message: Message | None) -> UpstreamRequest:
+        headers = incoming.headers
+        peer = None if incoming.session is None else incoming.session.peers.get(self.name)
+        if peer is not None and peer.session is not None:
+            headers = [*headers, (b"mcp-session-id", peer.session.encode())]
+        return UpstreamRequest(
+            verb=incoming.verb,
+            headers=headers,
+            message=b"" if message is None else message.raw,
+            document=None if message is None else message.document,
+            principal=incoming.principal,
+        )
+
+    async def _forward(self, incoming: Incoming, message: Message, pending: Pending, rename: Rename | None) -> Answer:
+        ticket = pending.ticket
+        if ticket is None and (message.method in GOVERNED or message.method not in KNOWN):
+            self.counted["forwarded_without_decision"] += 1
+            msg = f"{message.method} would have been forwarded without a decision"
+            raise RuntimeError(msg)
+        began = time.perf_counter_ns()
+        try:
+            reply = await self.upstream.send(self._outgoing(incoming, message))
+            if not reply.streams:
+                answer = await self._single(pending, reply)
+                answer.timings = _timings(ticket, began)
+                return answer
+        except UpstreamFailed as fault:
+            if ticket is not None:
+                outcome = "timeout" if fault.timeout else "outcome_unknown" if fault.sent else "error"
+                self.settler.finish(ticket, outcome, sent=fault.sent, is_error=True)
+            return Answer(200, failure_message(pending, str(fault)))
+        except asyncio.CancelledError:
+            if ticket is not None:
+                self.settler.finish(ticket, "cancelled", is_error=True)
+            raise
+        session: Session | None = None if pending.modern else incoming.session
+        relay = Relay(reply, self.catalog, self.responder, self.settler, pending, session, rename)
+        if session is not None:
+            relay.replay = session.record()
+        return Answer(
+            reply.status,
+            events=relay.events(),
+            close=relay.close,
+            headers=_passed(reply),
+            detached=not pending.modern,
+            timings=_timings(ticket, began),
+            upstream=reply,
+        )
+
+    async def _single(self, pending: Pending, reply: UpstreamReply) -> Answer:
+        """An answer that is one body."""
+        body = await reply.read()
+        peek = Peek()
+        if body:
+            try:
+                peek = peek_message(body)
+            except WireError as fault:
+                if reply.status < _BAD_REQUEST:
+                    msg = f"upstream {self.name}: {fault.message}"
+                    raise UpstreamFailed(msg, sent=True) from None
+        if not peek.is_response or reply.status in _CHALLENGES:
+            return self._odd(pending, reply)
+        answered = await self.responder.answer(pending, self.catalog, body, peek)
+        return Answer(reply.status, answered.text, headers=_passed(reply), upstream=reply)
+
+    def _odd(self, pending: Pending, reply: UpstreamReply) -> Answer:
+        """An HTTP answer that is no JSON-RPC answer to a request."""
+        if pending.ticket is not None:
+            self.settler.finish(pending.ticket, "error", is_error=True)
+        if reply.status == _NOT_FOUND and not pending.modern:
+            return Answer(_NOT_FOUND, error_message(pending.request_id, _INVALID_REQUEST, "Session not found"))
+        text = f"upstream {self.name}: answered HTTP {reply.status} without a JSON-RPC answer"
+        if reply.status in _CHALLENGES:
+            text = f"upstream {self.name}: refused the gateway's credentials (HTTP {reply.status}); check its headers"
+        return Answer(200, failure_message(pending, text), headers=_passed(reply))
+
+
+def _passed(reply: UpstreamReply) -> list[tuple[str, str]]:
+    headers = reply.headers
+    return [(name, headers[name]) for name in _PASSED_HEADERS if name in headers]
+
+
+def _unreachable(fault: UpstreamFailed) -> Answer:
+    return Answer(_BAD_GATEWAY, error_message(None, UPSTREAM_FAILED, str(fault)))
+
+
+def _timings(ticket: Ticket | None, began: int) -> tuple[tuple[str, int], ...]:
+    upstream = (time.perf_counter_ns() - began) // 1000
+    if ticket is None:
+        return (("upstream", upstream),)
+    return (("policy", ticket.timings[0]), ("journal", ticket.timings[1]), ("upstream", upstream))

@@ -1,0 +1,235 @@
+"""Governing one call: decide, reserve, record. Only what comes out of here as a `Ticket` may be forwarded.
+
+`judge` returns a ticket (the decision is durable) or a `Denial`, both values; every fault on the way is a denial.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from fulcrum_mcp.core.audit import RecordDraft
+from fulcrum_mcp.core.budget import Match, Outcome, Refused, Reserve, Reserved
+from fulcrum_mcp.core.budget_text import refusal_text
+from fulcrum_mcp.core.call import Call
+from fulcrum_mcp.core.decision import Decision, Reason, combine
+from fulcrum_mcp.core.redact import mask_secrets, may_hold_secret, redact
+from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
+from fulcrum_mcp.gateway.denial import Denial
+from fulcrum_mcp.gateway.ids import new_id, now_ns
+from fulcrum_mcp.gateway.journal import RESERVATION_TTL, Journal
+from fulcrum_mcp.gateway.listing import ListLaw
+from fulcrum_mcp.gateway.policy_input import policy_document, redacted_document
+from fulcrum_mcp.gateway.records import decided_draft, mac
+from fulcrum_mcp.gateway.settle import Settler
+from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
+from fulcrum_mcp.gateway.ticket import Ticket, amounts_of, scopes_of, subject_of
+from fulcrum_mcp.gateway.wire import encode
+from fulcrum_mcp.ports import BudgetLedger, History, HistoryView
+
+__all__ = ["Governor"]
+
+_log = structlog.get_logger("fulcrum.govern")
+
+_RETRY: Final = 1
+_NOTHING: Final = b"{}"
+
+
+class Governor:
+    """The one way from a call to a decision."""
+
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        journal: Journal,
+        ledger: BudgetLedger,
+        history: History,
+        settler: Settler,
+        mac_key: Callable[[str], bytes],
+    ) -> None:
+        self._holder = holder
+        self._journal = journal
+        self._ledger = ledger
+        self._history = history
+        self._mac_key = mac_key
+        self.settler = settler
+        self.law = ListLaw()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that a call starting now keeps to its end."""
+        return self._holder.current
+
+    async def judge(self, call: Call, snapshot: Snapshot, root: Ticket | None = None) -> Ticket | Denial:
+        """Decide, reserve and record. With `root` (the ticket of leg 0) nothing is charged a second time."""
+        started = time.perf_counter_ns()
+        arguments = encode(call.arguments)
+        document = _NOTHING
+        try:
+            refusal = await self._refusal(call, snapshot)
+            if refusal is None:
+                document = policy_document(
+                    call,
+                    arguments,
+                    labels=snapshot.labels.get(call.server, {}),
+                    history=await self._read_history(call, snapshot),
+                    remaining=await self._read_remaining(call, snapshot),
+                )
+                decision = await self._decide(document, snapshot)
+            else:
+                decision = refusal
+        except FulcrumError as fault:
+            decision = _denied("unavailable", f"{fault}")
+        ticket = Ticket(call, snapshot, decision, f"dec_{new_id()}", document)
+        ticket.started_ns = started
+        ticket.root = root
+        return await self._admit(ticket, arguments)
+
+    async def _refusal(self, call: Call, snapshot: Snapshot) -> Decision | None:
+        """What is refused before any policy sees the arguments."""
+        if call.principal.require_envelope and call.context.envelope is None:
+            return _denied("envelope_required", "this key may call only inside an envelope; name one")
+        law, where = self.law, (snapshot, call.principal, call.context, call.server)
+        if call.tool is not None:
+            listed = await law.tool(*where, call.tool)
+        elif call.method in ("prompts/get", "resources/read"):
+            listed = await law.named(*where, call.method.split("/", 1)[0].removesuffix("s"), call.target)
+        elif call.method == "tools/call":
+            return _denied("unknown_tool", f"server {call.server!r} offers no tool {call.target!r}")
+        else:
+            return None
+        if listed:
+            return None
+        return _denied("not_listed", f"{call.target!r} is not available to you on server {call.server!r}")
+
+    @staticmethod
+    async def _decide(document: bytes, snapshot: Snapshot) -> Decision:
+        if len(document) > snapshot.limits.max_input:
+            limit = snapshot.limits.max_input
+            return _denied("input_too_large", f"the call is larger than policies may judge ({limit} bytes)")
+        return combine(await snapshot.engine.evaluate("call", document), "call")
+
+    async def _read_history(self, call: Call, snapshot: Snapshot) -> HistoryView | None:
+        if not snapshot.engine.info.reads_history:
+            return None
+        view: HistoryView = await self._journal.run(
+            lambda: self._history.read(call.principal.tenant, subject_of(call)),
+        )
+        return view
+
+    async def _read_remaining(self, call: Call, snapshot: Snapshot) -> dict[str, int] | None:
+        """What is left by amount: the least over all matching budgets. Advisory; only the ledger enforces."""
+        if not snapshot.engine.info.reads_budget:
+            return None
+        matches = snapshot.matcher(scopes_of(call))
+        usages = await self._journal.run(lambda: self._ledger.usage([match.budget for match in matches], now_ns()))
+        used = {(usage.budget.id, usage.bucket): usage for usage in usages}
+        remaining: dict[str, int] = {}
+        for match in matches:
+            usage = used.get((match.budget.id, match.bucket))
+            for amount, limit in match.budget.limits.items():
+                spent = 0 if usage is None else usage.committed.get(amount, 0) + usage.reserved.get(amount, 0)
+                left = max(0, limit - spent)
+                remaining[amount] = min(left, remaining.get(amount, left))
+        return remaining
+
+    async def _admit(self, ticket: Ticket, arguments: bytes) -> Ticket | Denial:
+        decided = time.perf_counter_ns()
+        call = ticket.call
+        matches: tuple[Match, ...] = ()
+        reserve: Reserve | None = None
+        if ticket.decision.effect == "allow" and ticket.root is None:
+            matches = tuple(ticket.snapshot.matcher(scopes_of(call)))
+            ticket.amounts = amounts_of(ticket.decision.cost)
+            reserve = Reserve(
+                call.id,
+                call.leg,
+                call.principal.tenant,
+                self._journal.writer,
+                matches,
+                ticket.amounts,
+                now_ns(),
+                RESERVATION_TTL,
+            )
+        denied: list[Denial] = []
+        decided_us = (decided - ticket.started_ns) // 1000
+
+        def build(outcome: Outcome | None) -> RecordDraft:
+            decision = _after_ledger(ticket.decision, outcome)
+            if decision.effect != "allow":
+                retry = (outcome.retry_after or None) if isinstance(outcome, Refused) else None
+                denied.append(Denial(ticket.decision_id, decision.effect, decision.reasons, retry))
+            else:
+                self._remember(call, decision, counted=ticket.snapshot.engine.info.reads_history)
+            return decided_draft(
+                call,
+                ticket.decision_id,
+                decision,
+                matches=matches,
+                arguments_mac=mac(self._mac_key(call.principal.tenant), arguments),
+                inputs=_inputs(ticket, arguments),
+                duration_us=decided_us,
+            )
+
+        try:
+            outcome = await self._journal.admit(reserve, build, lambda outcome: self._abandon(ticket, outcome))
+        except Unavailable as fault:
+            _log.warning("call denied", decision=ticket.decision_id, reason=str(fault))
+            reason = Reason("", "", "unavailable", f"the decision could not be recorded: {fault}")
+            return Denial(ticket.decision_id, "deny", (reason,), _RETRY)
+        if denied:
+            return denied[0]
+        ticket.reserved = outcome is not None
+        ticket.admitted_ns = time.perf_counter_ns()
+        ticket.timings = (decided_us, (ticket.admitted_ns - decided) // 1000)
+        return ticket
+
+    def _remember(self, call: Call, decision: Decision, *, counted: bool) -> None:
+        tenant, subject, at = call.principal.tenant, subject_of(call), now_ns()
+        if counted:
+            self._history.count(tenant, subject, f"{call.server}__{call.target}", at)
+        if decision.taints:
+            self._history.taint(tenant, subject, decision.taints, at)
+
+    def _abandon(self, ticket: Ticket, outcome: Outcome | None) -> None:
+        """The client went while the decision was being recorded: it stands, and the call was never sent."""
+        admitted = outcome is None if ticket.root is not None else isinstance(outcome, Reserved)
+        if ticket.decision.effect == "allow" and admitted:
+            ticket.reserved = outcome is not None
+            self.settler.finish(ticket, "cancelled", sent=False)
+
+
+def _denied(code: str, message: str) -> Decision:
+    return Decision("deny", (Reason("", "", code, message),))
+
+
+def _after_ledger(decision: Decision, outcome: Outcome | None) -> Decision:
+    if isinstance(outcome, Refused):
+        code = "rate_limited" if outcome.amount == "rate" else "budget_exceeded"
+        reason = Reason(outcome.budget.name, "", code, refusal_text(outcome))
+        return replace(decision, effect="require_approval" if outcome.action == "soft" else "deny", reasons=(reason,))
+    if isinstance(outcome, Reserved) and outcome.repeated:
+        return _denied("replayed", "this call was admitted before; send it as a new call")
+    return decision
+
+
+def _inputs(ticket: Ticket, arguments: bytes) -> bytes | None:
+    """The readable copy of the policy input: redacted by policy, well-known secrets always masked."""
+    mode = ticket.snapshot.limits.inputs
+    document = ticket.document
+    if mode == "none" or document is _NOTHING:
+        return None
+    if mode == "redacted" and ticket.decision.redactions:
+        try:
+            value, count = redact(ticket.call.arguments, ticket.decision.redactions, ticket.snapshot.substitute)
+        except Invalid:
+            return None
+        if count:
+            document = redacted_document(document, arguments, encode(value))
+    if may_hold_secret(document):
+        masked: Any = mask_secrets(msgspec.json.decode(document))[0]
+        return encode(masked)
+    return document

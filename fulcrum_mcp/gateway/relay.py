@@ -1,0 +1,174 @@
+"""Relaying one stream of an upstream to a client: each answer passes the responder, the rest passes as it is.
+
+An inspected call holds back its answer and the notifications before it until the result was judged.
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+from msgspec import UNSET
+
+from fulcrum_mcp.errors import UpstreamFailed
+from fulcrum_mcp.gateway.catalog import Catalog
+from fulcrum_mcp.gateway.denial import tool_error
+from fulcrum_mcp.gateway.pending import Pending
+from fulcrum_mcp.gateway.respond import Answered, Responder, redact_text
+from fulcrum_mcp.gateway.sessions import Replay, Session
+from fulcrum_mcp.gateway.settle import Settler
+from fulcrum_mcp.gateway.wire import Peek, WireError, error_message, peek_message, same_id
+from fulcrum_mcp.ports import ServerSentEvent, UpstreamReply
+
+__all__ = ["UPSTREAM_FAILED", "Relay", "Rename", "failure_message"]
+
+Rename = Callable[[ServerSentEvent, Peek | None], ServerSentEvent]
+
+_log = structlog.get_logger("fulcrum.relay")
+
+UPSTREAM_FAILED: Final = 502001
+_MAX_HELD: Final = 1000
+
+
+def failure_message(pending: Pending, text: str) -> bytes:
+    """The answer to a request whose upstream failed: a tool error the model can read, or a JSON-RPC error."""
+    data = {"server": pending.server, "reason": text}
+    if pending.method == "tools/call":
+        return tool_error(pending.request_id, text, data, modern=pending.modern, structured=pending.structured)
+    return error_message(pending.request_id, UPSTREAM_FAILED, text, data)
+
+
+@dataclass(slots=True)
+class Relay:
+    """One stream. `pending` is the request it answers (None for a stream a client listens on)."""
+
+    reply: UpstreamReply
+    catalog: Catalog
+    responder: Responder
+    settler: Settler
+    pending: Pending | None
+    session: Session | None
+    rename: Rename | None = None
+    """Makes event ids and the ids of server-to-client requests unique among several upstreams."""
+    replay: Replay | None = None
+    _identified: bool = False
+    _done: bool = False
+    """The request was answered, or it is over."""
+    _held: list[ServerSentEvent] = field(default_factory=list[ServerSentEvent])
+
+    async def events(self) -> AsyncIterator[ServerSentEvent]:
+        """The events for the client; `close` must be called after them, or instead."""
+        failure: str | None = None
+        try:
+            async for event in self.reply.events():
+                for ready in await self._pass(event):
+                    yield ready
+            failure = f"upstream {self.catalog.name}: ended the stream without an answer"
+        except UpstreamFailed as fault:
+            failure = str(fault)
+        pending = self.pending
+        if pending is None or self._done:
+            return
+        resumable = self._resumable(pending)
+        self._finish("outcome_unknown", resumable=resumable)
+        if not resumable:
+            yield ServerSentEvent(data=failure_message(pending, failure))
+
+    async def close(self) -> None:
+        """Give the stream up; a request that was not answered by then is cancelled. Idempotent."""
+        await self.reply.close()
+        if self.replay is not None:
+            self.replay.end()
+        if self.pending is not None and not self._done and self.pending.lost_at is None:
+            self._finish("cancelled", resumable=False)
+
+    async def _pass(self, event: ServerSentEvent) -> list[ServerSentEvent]:
+        """What the client gets for one event of the upstream."""
+        peek = self._look(event)
+        if peek is None:
+            return [self._out(event, None)]
+        if peek.method is not UNSET:
+            if str(peek.method).endswith("/list_changed"):
+                self.catalog.stale()
+            if self._holds() and peek.id is UNSET and len(self._held) < _MAX_HELD:
+                self._held.append(event)
+                return []
+            return [self._out(event, peek)]
+        request = self._request_of(peek)
+        if request is None:
+            _log.warning("answer to nothing dropped", server=self.catalog.name)
+            return []
+        result = await self.responder.answer(request, self.catalog, event.data, peek)
+        ready: list[ServerSentEvent] = []
+        if request is self.pending:
+            self._done = True
+            if self.replay is not None:
+                self.replay.answered = True
+            if self.session is not None:
+                self.session.open.pop(request.request_id, None)
+            ready = [self._out(kept, None) for kept in self._release(result, request)]
+        ready.append(self._out(replace(event, data=result.text), None))
+        return ready
+
+    def _holds(self) -> bool:
+        pending = self.pending
+        return pending is not None and not self._done and pending.ticket is not None and pending.ticket.inspects
+
+    def _look(self, event: ServerSentEvent) -> Peek | None:
+        if not event.data:
+            return None
+        try:
+            return peek_message(event.data)
+        except WireError as fault:
+            msg = f"upstream {self.catalog.name}: {fault.message}"
+            raise UpstreamFailed(msg, sent=True) from None
+
+    def _request_of(self, peek: Peek) -> Pending | None:
+        """Which request a response answers: this stream's, or one of the session's that lost its stream."""
+        if self.pending is not None and same_id(peek.id, self.pending.request_id):
+            return self.pending
+        if self.session is None:
+            return None
+        for request_id, pending in self.session.open.items():
+            if pending.server == self.catalog.name and same_id(peek.id, request_id):
+                del self.session.open[request_id]
+                return pending
+        return None
+
+    def _release(self, result: Answered, pending: Pending) -> list[ServerSentEvent]:
+        """What was held back: dropped with a withheld result, redacted with a redacted one."""
+        held, self._held = self._held, []
+        if result.withheld:
+            return []
+        if not result.redactions:
+            return held
+        texts = [(event, redact_text(event.data, result.redactions, pending)) for event in held]
+        return [replace(event, data=text) for event, text in texts if text is not None]
+
+    def _out(self, event: ServerSentEvent, peek: Peek | None) -> ServerSentEvent:
+        if event.id is not None:
+            self._identified = True
+        if self.rename is not None:
+            event = self.rename(event, peek)
+        if self.replay is not None and event.id is not None:
+            self.replay.add(event)
+        return event
+
+    def _resumable(self, pending: Pending) -> bool:
+        """A request whose stream ended without an answer may be answered on another one, if events have ids."""
+        return self.session is not None and self._identified and not pending.modern and not pending.cancelled
+
+    def _finish(self, outcome: str, *, resumable: bool) -> None:
+        """The stream is over without its answer."""
+        pending = self.pending
+        if pending is None:
+            return
+        if resumable:
+            pending.lost_at = time.monotonic()
+            return
+        self._done = True
+        if self.session is not None:
+            self.session.open.pop(pending.request_id, None)
+        if pending.ticket is not None:
+            self.settler.finish(pending.ticket, "cancelled" if pending.cancelled else outcome, is_error=True)

@@ -1,0 +1,159 @@
+"""Sessions of the handshake era, toward clients: sealed tokens that hold the upstreams' own session ids.
+
+A token is bound to its principal and says all that is needed to go on; what is kept here beside it (open requests,
+events for clients that come back) is bounded and may be lost.
+"""
+
+import asyncio
+import os
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import msgspec
+
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.gateway.pending import Pending, owner_of
+from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.upcall import Via
+from fulcrum_mcp.ports import ServerSentEvent
+
+__all__ = ["Replay", "Session", "Sessions"]
+
+_PURPOSE: Final = b"session"
+_MAX_SESSIONS: Final = 10_000
+_MAX_REPLAYS: Final = 32
+_MAX_EVENTS: Final = 1_000
+_MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class Replay:
+    """The events of one stream: a client that lost it reads on from the last event it saw."""
+
+    def __init__(self) -> None:
+        self._events: deque[ServerSentEvent] = deque()
+        self._size = 0
+        self._first = 0
+        self._changed = asyncio.Event()
+        self.ended = False
+        self.answered = False
+
+    def add(self, event: ServerSentEvent) -> None:
+        """Keep an event; the oldest go when there are too many."""
+        self._events.append(event)
+        self._size += len(event.data)
+        while len(self._events) > _MAX_EVENTS or (self._size > _MAX_BYTES and len(self._events) > 1):
+            self._size -= len(self._events.popleft().data)
+            self._first += 1
+        self._wake()
+
+    def end(self) -> None:
+        """No more events will come."""
+        self.ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def position(self, event_id: str) -> int | None:
+        """Where to go on after this event, or None if it is not of this stream (or too old)."""
+        for offset, event in enumerate(self._events):
+            if event.id == event_id:
+                return self._first + offset + 1
+        return None
+
+    async def follow(self, position: int) -> AsyncIterator[ServerSentEvent]:
+        """Events from a position on, live until the stream's end."""
+        while True:
+            changed = self._changed
+            while position < self._first + len(self._events):
+                position = max(position, self._first)
+                event = self._events[position - self._first]
+                position += 1
+                yield event
+            if self.ended:
+                return
+            await changed.wait()
+
+
+class Session:
+    """One client's session: how to reach each upstream, and what is under way."""
+
+    def __init__(self, token: str, peers: Mapping[str, Via], client: str | None) -> None:
+        self.token = token
+        self.peers = dict(peers)
+        self.client = client
+        self.open: dict[str | int, Pending] = {}
+        self.replays: deque[Replay] = deque(maxlen=_MAX_REPLAYS)
+
+    def record(self) -> Replay:
+        """Begin to keep the events of a new stream."""
+        replay = Replay()
+        self.replays.append(replay)
+        return replay
+
+    def resume(self, event_id: str) -> tuple[Replay, int] | None:
+        """The kept stream that holds this event, if the rest can be served from here."""
+        for replay in self.replays:
+            position = replay.position(event_id)
+            if position is not None and (replay.answered or not replay.ended):
+                return replay, position
+        return None
+
+
+class Sessions:
+    """All sessions known here."""
+
+    def __init__(self, sealer: Sealer) -> None:
+        self._sealer = sealer
+        self._known: OrderedDict[str, tuple[str, Session]] = OrderedDict()
+
+    def create(self, principal: Principal, peers: Mapping[str, Via], client: str | None) -> Session:
+        """A new session, bound to its principal."""
+        content = msgspec.json.encode(
+            {
+                "o": owner_of(principal),
+                "p": {name: (via.version, via.session) for name, via in peers.items()},
+                "c": client,
+                "n": os.urandom(8).hex(),
+            }
+        )
+        session = Session(self._sealer.seal(_PURPOSE, content), peers, client)
+        self._keep(owner_of(principal), session)
+        return session
+
+    def find(self, token: str, principal: Principal) -> Session | None:
+        """The session of a token; None for a foreign, forged or unknown one."""
+        known = self._known.get(token)
+        if known is not None:
+            self._known.move_to_end(token)
+            return known[1] if known[0] == owner_of(principal) else None
+        content = self._sealer.unseal(_PURPOSE, token)
+        if content is None:
+            return None
+        fields = msgspec.json.decode(content)
+        if fields["o"] != owner_of(principal):
+            return None
+        peers = {name: Via(version, session) for name, (version, session) in fields["p"].items()}
+        session = Session(token, peers, fields["c"])
+        self._keep(fields["o"], session)
+        return session
+
+    def forget(self, session: Session) -> None:
+        """The session has ended."""
+        self._known.pop(session.token, None)
+
+    def lost(self, before: float) -> list[Pending]:
+        """Take out the requests whose stream ended before this moment and that no other stream has answered."""
+        found: list[Pending] = []
+        for _, session in self._known.values():
+            for request_id, pending in list(session.open.items()):
+                if pending.lost_at is not None and pending.lost_at < before:
+                    found.append(session.open.pop(request_id))
+        return found
+
+    def _keep(self, owner: str, session: Session) -> None:
+        self._known[session.token] = (owner, session)
+        while len(self._known) > _MAX_SESSIONS:
+            self._known.popitem(last=False)
