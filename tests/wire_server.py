@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -79,7 +80,7 @@ class WireServer:
 
 
 @asynccontextmanager
-async def wire_server(script: Script, *, host: str = "127.0.0.1") -> AsyncIterator[WireServer]:
+async def wire_server(script: Script, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[WireServer]:
     state = WireServer()
     tasks: set[asyncio.Task[None]] = set()
 
@@ -99,7 +100,7 @@ async def wire_server(script: Script, *, host: str = "127.0.0.1") -> AsyncIterat
             async with state.changed:
                 state.changed.notify_all()
 
-    server = await asyncio.start_server(serve, host, 0, limit=1 << 20)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=1 << 20, ssl=tls)
     state.port = server.sockets[0].getsockname()[1]
     try:
         yield state

@@ -163,7 +163,8 @@ async def test_redirect_is_refused_and_names_its_target_without_secrets(client: 
 async def test_credentials_and_connection_headers_of_an_answer_are_kept_back(client: Client) -> None:
     raw = JSON + (
         b'WWW-Authenticate: Bearer resource_metadata="x"\r\nset-cookie: a=b\r\nserver: s\r\n'
-        b"X-Accel-Redirect: /secret\r\nMcp-Session-Id: s1\r\nretry-after: 7\r\nx-a: 1\r\nx-a: 2\r\ncontent-length: 2\r\n\r\n{}"
+        b"X-Accel-Redirect: /secret\r\nMcp-Session-Id: s1\r\nretry-after: 7\r\nx-a: 1\r\n"
+        b"x-a: 2\r\ncontent-length: 2\r\n\r\n{}"
     )
     async with wire_server(answer(raw)) as server, http_upstream(server.port, client) as upstream:
         reply = await upstream.send(post())

@@ -93,11 +93,11 @@ def parse_target(upstream: str, url: str) -> Target:
     if not path.startswith("/") or not _PATH.fullmatch(path) or not _QUERY.fullmatch(parts.query):
         raise Invalid(f"{where} has a character that its path or query may not hold; percent-encode it")
     full = f"{path}?{parts.query}" if parts.query else path
-    return Target(upstream, scheme, _host(where, host), port or _PORTS[scheme], full)
+    return Target(upstream, scheme, _host(where, host, literal="[" in parts.netloc), port or _PORTS[scheme], full)
 
 
-def _host(where: str, host: str) -> str:
-    if ":" in host:
+def _host(where: str, host: str, *, literal: bool) -> str:
+    if literal or ":" in host:
         try:
             if "%" in host:
                 raise ValueError(host)  # noqa: TRY301 - one refusal for both
