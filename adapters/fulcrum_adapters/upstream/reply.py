@@ -1,7 +1,7 @@
 """An upstream's answer over any transport: one body, or a stream of events."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Self
 
 from fulcrum_mcp.ports import ServerSentEvent
@@ -23,7 +23,7 @@ class HttpReply:
         self, exchange: Exchange, headers: dict[str, str], target: Target, *, max_body: int, max_event: int
     ) -> None:
         self.status = exchange.status
-        self.headers = headers
+        self.headers: Mapping[str, str] = headers
         media = headers.get("content-type", "")
         self.streams = media[:17].lower() == "text/event-stream" and media[17:18] in ("", ";", " ", "\t")
         self._exchange = exchange

@@ -134,7 +134,7 @@ async def test_cancelled_waiter_passes_its_turn_on() -> None:
         gate.permits.release()
         gate.permits.release()
         with anyio.fail_after(5):
-            assert await asyncio.gather(first, third) == [b"{}"] * 2
+            assert list(await asyncio.gather(first, third)) == [b"{}"] * 2
         with pytest.raises(asyncio.CancelledError):
             await second
         assert (gate.order, server.connections) == ([b"0", b"2"], 1)
