@@ -30,6 +30,7 @@ __all__ = [
     "HistoryView",
     "IdentityVerifier",
     "KeyRepository",
+    "Leadership",
     "OpenCall",
     "PolicyEngine",
     "ServerSentEvent",
@@ -131,6 +132,18 @@ class SpoolPosition(NamedTuple):
     offset: int
 
 
+class Leadership(Protocol):
+    """One leader among all processes that share a data folder; lost only by letting go or dying."""
+
+    def acquire(self) -> bool:
+        """Never waits; True also when it leads already. Raises `Unavailable`."""
+        ...
+
+    def release(self) -> None:
+        """Idempotent."""
+        ...
+
+
 @dataclass(slots=True)
 class SpoolChunk:
     """What was read from a spool, in the writer's order."""
@@ -182,7 +195,7 @@ class StoreBatch:
     """What one transaction adds."""
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
-    """(id, chain, seq, tenant, type, time in us, call, leg, decision, agent, tool, effect, line)."""
+    """(chain, seq, tenant, type, time in us, call, leg, decision, agent, tool, effect, line)."""
     inputs: list[tuple[str, int, bytes]] = field(default_factory=list)
     """(record id, time in us, call inputs)."""
     chains: Mapping[str, ChainState] = field(default_factory=dict)

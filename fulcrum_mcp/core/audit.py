@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
 
-__all__ = ["GENESIS", "ChainWriter", "RecordDraft", "RecordHead", "RecordRef", "parse_record"]
+__all__ = ["GENESIS", "ChainWriter", "RecordDraft", "RecordHead", "RecordRef", "parse_record", "record_hash"]
 
 GENESIS = "0" * 64
 """`prev` of a chain's first record."""
@@ -115,6 +115,11 @@ _HEAD = re.compile(
 _FOOT = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 
 
+def record_hash(line: bytes) -> str:
+    """What a line's `hash` must be: SHA-256 (hex) of its bytes without that member."""
+    return hashlib.sha256(line[:-_TAIL] + b"}").hexdigest()
+
+
 def _unquote(part: bytes) -> str:
     return str(json.loads(b'"%b"' % part)) if b"\\" in part else part.decode("ascii")
 
@@ -134,5 +139,5 @@ def parse_record(line: bytes) -> RecordHead | None:
     record_id, _source, record_type, _subject, tenant, chain, seq, prev = (
         part.decode("ascii") for part in head.groups()
     )
-    whole = hashlib.sha256(line[:-_TAIL] + b"}").hexdigest() == found
+    whole = record_hash(line) == found
     return RecordHead(record_id, record_type, tenant, chain, int(seq), prev, found, whole)

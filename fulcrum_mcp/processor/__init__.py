@@ -1,1 +1,6 @@
 """The event-processor: consume, store, verify, checkpoint."""
+
+from fulcrum_mcp.processor.intake import Intake
+from fulcrum_mcp.processor.processor import Processor, ProcessorConfig
+
+__all__ = ["Intake", "Processor", "ProcessorConfig"]

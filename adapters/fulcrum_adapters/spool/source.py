@@ -158,8 +158,8 @@ class SpoolReader:
         try:
             for number in folder.segments():
                 self._remove(folder, number)
-            for name in ("state", "retired", "lock"):
-                (folder.path / name).unlink(missing_ok=True)
+            for path in sorted(folder.path.iterdir(), key=lambda path: path.name == "lock"):
+                path.unlink()
             folder.path.rmdir()
         finally:
             os.close(lock)
