@@ -1,21 +1,36 @@
 # Names of what is called, and patterns over them.
 package fulcrum.lib
 
-# What a call is about, in one word: `files__write_file`, `prompt:files__greet`, `resource:files__file:///srv/a.md`;
+# What the input is about, in one word: `files__write_file`, `prompt:files__greet`, `resource:files__file:///srv/a.md`;
 # undefined for a method that is about none of them.
-target_of(call) := concat("__", [call.server.name, call.tool.name])
+target := concat("__", [input.server.name, input.tool.name])
 
-target_of(call) := concat("", ["prompt:", call.server.name, "__", call.prompt.name])
+target := concat("", ["prompt:", input.server.name, "__", input.prompt.name])
 
-target_of(call) := concat("", ["resource:", call.server.name, "__", call.resource.uri])
+target := concat("", ["resource:", input.server.name, "__", input.resource.uri])
 
 # True when `text` equals `pattern`, where each `*` in the pattern stands for any text. Case matters.
-name_matches(text, pattern) if text == pattern
-
 name_matches(text, pattern) if {
-	contains(pattern, "*")
-	parts := [regex.replace(part, `[.+?()|{}\[\]^$\\#&~-]`, `\$0`) | some part in split(pattern, "*")]
-	regex.match(concat("", ["(?s)^", concat(".*", parts), "$"]), text)
+	parts := split(pattern, "*")
+	startswith(text, parts[0])
+	_matches_after(text, pattern, parts)
+}
+
+_matches_after(text, pattern, parts) if {
+	count(parts) == 1
+	text == pattern
+}
+
+_matches_after(text, _, parts) if {
+	count(parts) == 2
+	endswith(text, parts[1])
+	count(text) >= count(parts[0]) + count(parts[1])
+}
+
+_matches_after(text, _, parts) if {
+	count(parts) > 2
+	quoted := [regex.replace(part, `[.+?()|{}\[\]^$\\#&~-]`, `\$0`) | some part in parts]
+	regex.match(concat("", ["(?s)^", concat(".*", quoted), "$"]), text)
 }
 
 # True when `text` matches at least one of `patterns`.

@@ -50,8 +50,11 @@ class RegoEngine:
 
     info: PolicyInfo
 
-    def __init__(self, source: PolicySource, *, max_input: int = MAX_INPUT) -> None:
+    def __init__(self, source: PolicySource, *, max_input: int = MAX_INPUT, coverage: bool = False) -> None:
         self._source = source
+        self._coverage = coverage
+        self.last: NativeEngine | None = None
+        """With `coverage`: the engine of the last evaluation, for its report."""
         self._max_input = max_input
         self._threads = threading.local()
         compiled = self._family()
@@ -87,12 +90,14 @@ class RegoEngine:
         try:
             compiled: Compiled = self._threads.compiled
         except AttributeError:
-            compiled = self._threads.compiled = compile_source(self._source)
+            compiled = self._threads.compiled = compile_source(self._source, coverage=self._coverage)
         return compiled
 
     def _fresh(self, text: str) -> NativeEngine:
         engine = self._family().engine.clone()
         guarded(lambda: engine.set_input_json(text))
+        if self._coverage:
+            self.last = engine
         return engine
 
 

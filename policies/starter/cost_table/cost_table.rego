@@ -4,13 +4,14 @@
 package fulcrum.policies.cost_table
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 cost[kind] := max(amounts) if {
 	input.phase == "call"
 	some kind in {"calls", "usd_micros", "input_tokens", "output_tokens", "bytes", "seconds"}
 	amounts := {amount |
 		some pattern, price in data.cost_table.prices
-		lib.name_matches(lib.target_of(input), pattern)
+		lib.name_matches(target, pattern)
 		amount := price[kind]
 	}
 	count(amounts) > 0

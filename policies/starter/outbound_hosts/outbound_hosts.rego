@@ -5,7 +5,7 @@ package fulcrum.policies.outbound_hosts
 
 import data.fulcrum.lib
 
-deny contains {"code": "host_not_allowed", "message": sprintf("%v leads to a host that is not allowed", [substring(sprintf("%v", [text]), 0, 200)])} if {
+deny contains {"code": "host_not_allowed", "message": sprintf("%v leads to a host that is not allowed", [_shown(text)])} if {
 	input.phase == "call"
 	some text in _urls
 	not _allowed(text)
@@ -37,3 +37,5 @@ _urls contains text if {
 	not is_object(text)
 	not is_array(text)
 }
+
+_shown(text) := substring(sprintf("%v", [text]), 0, 200)

@@ -4,14 +4,15 @@
 package fulcrum.policies.read_only
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 allow if {
 	input.tool.annotations.readOnlyHint == true
 	not input.tool.annotations.destructiveHint == true
-	not lib.name_matches_any(lib.target_of(input), data.read_only.never)
+	not lib.name_matches_any(target, data.read_only.never)
 }
 
-allow if lib.name_matches_any(lib.target_of(input), data.read_only.also)
+allow if lib.name_matches_any(target, data.read_only.also)
 
 allow if input.method in {"prompts/get", "resources/read"}
 

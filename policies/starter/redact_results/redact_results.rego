@@ -4,6 +4,7 @@
 package fulcrum.policies.redact_results
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 redact contains {"pattern": item.pattern, "with": item["with"]} if {
 	input.phase == "result"
@@ -13,6 +14,6 @@ redact contains {"pattern": item.pattern, "with": item["with"]} if {
 redact contains pointer if {
 	input.phase == "result"
 	some pattern, pointers in data.redact_results.pointers
-	lib.name_matches(lib.target_of(input), pattern)
+	lib.name_matches(target, pattern)
 	some pointer in pointers
 }

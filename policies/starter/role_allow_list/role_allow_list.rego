@@ -3,10 +3,11 @@
 package fulcrum.policies.role_allow_list
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 allow if {
 	some role in _roles
-	lib.name_matches_any(lib.target_of(input), data.role_allow_list[role])
+	lib.name_matches_any(target, data.role_allow_list[role])
 }
 
 _roles contains role if some role in input.principal.roles

@@ -3,17 +3,18 @@
 package fulcrum.policies.secrets_in_arguments
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
-deny contains {"code": "secret", "message": sprintf("the argument at %s looks like a secret; refer to it by name instead", [pointer])} if some pointer in _found
+deny contains {"code": "secret", "message": sprintf("the argument at %s looks like a secret; refer to it by name instead", [pointer])} if {
+	input.phase == "call"
+	some pointer in _found
+}
 
 redact contains pointer if {
 	input.phase == "call"
 	some pointer in _found
 }
 
-_found := lib.secrets_in(input.arguments) if {
-	input.phase == "call"
-	not _excepted
-}
+_found := lib.secrets_in(input.arguments) if not _excepted
 
-_excepted if lib.name_matches_any(lib.target_of(input), data.secrets_in_arguments.except)
+_excepted if lib.name_matches_any(target, data.secrets_in_arguments.except)

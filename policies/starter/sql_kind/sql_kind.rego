@@ -4,15 +4,16 @@
 package fulcrum.policies.sql_kind
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 deny contains {"code": concat("_", ["sql", kind]), "message": sprintf("a statement of kind %s; allowed here: %s", [kind, concat(", ", sort(_kinds))])} if {
+	input.phase == "call"
 	some kind in _found
 	not kind in _kinds
 }
 
 _found contains lib.sql_kind(text) if {
-	input.phase == "call"
-	lib.name_matches_any(lib.target_of(input), data.sql_kind.tools)
+	lib.name_matches_any(target, data.sql_kind.tools)
 	some place
 	walk(input.arguments, [place, text])
 	count(place) > 0

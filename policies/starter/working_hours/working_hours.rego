@@ -3,6 +3,7 @@
 package fulcrum.policies.working_hours
 
 import data.fulcrum.lib
+import data.fulcrum.lib.target
 
 deny contains {"code": "outside_hours", "message": _message} if {
 	input.phase == "call"
@@ -17,8 +18,8 @@ require_approval contains {"code": "outside_hours", "message": _message} if {
 }
 
 _outside if {
-	lib.name_matches_any(lib.target_of(input), data.working_hours.tools)
+	lib.name_matches_any(target, data.working_hours.tools)
 	not lib.within_hours(input.context.time, data.working_hours.days, data.working_hours.first, data.working_hours.last)
 }
 
-_message := sprintf("%s may be used %s, %d:00 to %d:00", [lib.target_of(input), concat(" ", data.working_hours.days), data.working_hours.first, data.working_hours.last])
+_message := sprintf("%s may be used %s, %d:00 to %d:00", [target, concat(" ", data.working_hours.days), data.working_hours.first, data.working_hours.last])
