@@ -1,7 +1,7 @@
 # One set of verbs, here and in CI. Needs python3 (>= 3.11) and make; everything else comes from PyPI, with hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test nightly check format build bench profile conformance clean
+.PHONY: help setup demo up test nightly check format build bench profile soak conformance clean
 
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,6 +20,7 @@ help:
 	@echo "make build        wheel and sdist, tried in a clean environment"
 	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"
 	@echo "make profile      where the time of a governed call goes"
+	@echo "make soak         200,000 governed calls, and whether memory stays flat"
 	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND...'"
 	@echo "make clean        remove what these verbs made"
 
@@ -60,6 +61,9 @@ build: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(if $(COLUMNS),--columns "$(COLUMNS)") $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m bench.soak $(ARGS)
 
 profile: $(READY)
 	$(BIN)/python -m bench.profile $(ARGS)

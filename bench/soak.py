@@ -46,8 +46,9 @@ def main() -> int:
             report = apart(running.target, options.connections, other_cores, calls=calls, seconds=600)
             wrong += report.wrong
             sizes.append(running.tree.usage().rss / _MIB)
+            rate = report.calls / report.seconds
             print(
-                f"{calls * (tenth + 1):8,} calls  RSS {sizes[-1]:6.1f} MiB  {report.calls / report.seconds:7,.0f} calls/s  "
+                f"{calls * (tenth + 1):8,} calls  RSS {sizes[-1]:6.1f} MiB  {rate:7,.0f} calls/s  "
                 f"p99 {report.p99:6.2f} ms  {report.wrong} wrong {report.first_wrong}"
             )
     grown = sizes[-1] - sizes[1]
