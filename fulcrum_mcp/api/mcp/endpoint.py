@@ -1,0 +1,288 @@
+"""The MCP endpoint: an ASGI application beside Starlette, mounted at `/mcp` and `/servers/<name>/mcp`.
+
+One strict parse; who calls; which era; then the gateway. What fails before a decision gets the protocol's own error.
+"""
+
+import asyncio
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+
+from fulcrum_mcp.api.mcp.incoming import incoming_of
+from fulcrum_mcp.api.mcp.ladder import Era, classify
+from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.api.mcp.writer import Receive, Send, send_answer, send_body, watch
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.core.credential import allows
+from fulcrum_mcp.errors import FulcrumError, Unauthenticated, Unavailable
+from fulcrum_mcp.gateway.ids import new_id
+from fulcrum_mcp.gateway.incoming import Answer, Incoming
+from fulcrum_mcp.gateway.sessions import Session, Sessions
+from fulcrum_mcp.gateway.wire import MODERN_VERSIONS, Message, WireError, error_message, parse_message
+from fulcrum_mcp.ports import Credentials, IdentityVerifier
+
+__all__ = ["Face", "McpEndpoint"]
+
+_log = structlog.get_logger("fulcrum.mcp")
+
+_INVALID_REQUEST: Final = -32600
+_INTERNAL: Final = -32603
+_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
+_FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
+_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
+_NOT_JSON: Final = "Unsupported Media Type: content-type must be application/json"
+_JSON_HEADERS: Final = [(b"content-type", b"application/json")]
+
+
+class Face(Protocol):
+    """What stands behind a path: one upstream, or all of them."""
+
+    async def post(self, incoming: Incoming) -> Answer:
+        """A message."""
+        ...
+
+    async def get(self, incoming: Incoming) -> Answer:
+        """A stream to listen on (handshake era)."""
+        ...
+
+    async def delete(self, incoming: Incoming) -> Answer:
+        """The end of a session (handshake era)."""
+        ...
+
+
+class _Head:
+    """A request's headers, read once."""
+
+    __slots__ = ("credentials", "forwarded", "host", "json", "length", "names", "origin", "session", "values")
+
+    def __init__(self, scope: MutableMapping[str, Any]) -> None:  # noqa: C901, PLR0912 - one pass over the headers
+        self.forwarded: list[tuple[bytes, bytes]] = []
+        self.values: dict[str, list[str]] = {}
+        self.names: dict[str, str] = {}
+        self.session: str | None = None
+        self.host: str | None = None
+        self.origin: str | None = None
+        self.json = False
+        self.length = 0
+        authorization: str | None = None
+        api_key: str | None = None
+        proxied = False
+        for name, value in scope["headers"]:
+            if name.startswith(b"mcp-"):
+                text = value.decode("latin-1").strip(" \t")
+                if name == b"mcp-session-id":
+                    self.session = text
+                    continue
+                self.values.setdefault(name.decode("latin-1"), []).append(text)
+                self.forwarded.append((name, text.encode("latin-1")))
+            elif name == b"accept":
+                self.forwarded.append((name, value))
+            elif name == b"last-event-id":
+                self.values["last-event-id"] = [value.decode("latin-1")]
+                self.forwarded.append((name, value))
+            elif name == b"content-type":
+                self.json = value.partition(b";")[0].strip().lower() == b"application/json"
+            elif name == b"content-length":
+                self.length = int(value) if value.isdigit() else 0
+            elif name == b"host":
+                self.host = value.decode("latin-1") if self.host is None else ""
+            elif name == b"origin":
+                self.origin = value.decode("latin-1") if self.origin is None else "more than one"
+            elif name == b"authorization":
+                authorization = value.decode("latin-1")
+            elif name == b"x-api-key":
+                api_key = value.decode("latin-1")
+            elif name in _TRACE:
+                self.forwarded.append((name, value))
+            elif name.startswith(b"x-fulcrum-"):
+                self.names[name[10:].decode("latin-1").lower()] = value.decode("latin-1")[:256]
+            elif name in _FORWARDED:
+                proxied = True
+        client = scope.get("client")
+        local = client is None or str(client[0]).startswith(_LOOPBACK)
+        self.credentials = Credentials(authorization, api_key, forwarded=proxied, loopback=local)
+
+
+class McpEndpoint:
+    """ASGI: give it HTTP scopes whose path is one of its own (`serves`)."""
+
+    def __init__(
+        self,
+        faces: Mapping[str, Face],
+        sessions: Sessions,
+        identity: IdentityVerifier,
+        origin: OriginPolicy,
+        *,
+        max_body: int,
+        challenge: str = "Bearer",
+    ) -> None:
+        self._faces = faces
+        self._sessions = sessions
+        self._identity = identity
+        self._origin = origin
+        self._max_body = max_body
+        self._challenge = challenge.encode()
+
+    def serves(self, path: str) -> bool:
+        """True if this path is one of the MCP faces (known or not)."""
+        return path == "/mcp" or (path.startswith("/servers/") and path.endswith("/mcp"))
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        head = _Head(scope)
+        try:
+            refusal = self._origin.refusal(head.host, head.origin)
+            if refusal is not None:
+                await self._refuse(send, 403, refusal)
+                return
+            face = self._faces.get(scope["path"])
+            if face is None:
+                await self._refuse(send, 404, f"no MCP server at {scope['path'][:100]}")
+                return
+            principal = await self._identity.verify(head.credentials)
+            if not allows(principal, "tool:call"):
+                await self._refuse(send, 403, "this key lacks the scope tool:call")
+                return
+            await self._serve(scope["method"], face, head, principal, receive, send)
+        except Unauthenticated as fault:
+            await self._refuse(send, 401, str(fault), ((b"www-authenticate", self._challenge),))
+        except WireError as fault:
+            text = error_message(fault.request_id, fault.code, fault.message, fault.data)
+            await send_body(send, 400, text, _JSON_HEADERS)
+        except Unavailable as fault:
+            await self._refuse(send, 503, str(fault), ((b"retry-after", b"1"),))
+        except FulcrumError as fault:
+            await self._refuse(send, 400, str(fault))
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - the last resort: no traceback ever reaches a client
+            error_id = new_id()
+            _log.exception("request failed", error_id=error_id)
+            text = error_message(None, _INTERNAL, f"internal error {error_id}; the gateway's log knows it")
+            await send_body(send, 500, text, _JSON_HEADERS)
+
+    @staticmethod
+    async def _refuse(send: Send, status: int, text: str, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
+        await send_body(send, status, error_message(None, _INVALID_REQUEST, text), [*_JSON_HEADERS, *headers])
+
+    async def _serve(
+        self, verb: str, face: Face, head: _Head, principal: Principal, receive: Receive, send: Send
+    ) -> None:
+        if verb == "POST":
+            if not head.json:
+                await self._refuse(send, 415, _NOT_JSON)
+                return
+            body = await self._body(head, receive)
+            if body is None:
+                await self._refuse(send, 413, f"the message is larger than {self._max_body} bytes")
+                return
+            message = parse_message(body)
+            era = classify(message, head.values)
+            await self._post(face, head, principal, message, era, receive, send)
+        elif verb in ("GET", "DELETE"):
+            await self._session_verb(verb, face, head, principal, receive, send)
+        else:
+            await self._refuse(send, 405, f"{verb} is not allowed", ((b"allow", b"GET, POST, DELETE"),))
+
+    async def _body(self, head: _Head, receive: Receive) -> bytes | None:
+        """The request's body; None if it is too large."""
+        if head.length > self._max_body:
+            return None
+        event = await receive()
+        body: bytes = event.get("body", b"")
+        if event.get("more_body", False):
+            parts = [body]
+            size = len(body)
+            while event.get("more_body", False):
+                event = await receive()
+                parts.append(event.get("body", b""))
+                size += len(parts[-1])
+                if size > self._max_body:
+                    return None
+            body = b"".join(parts)
+        if event["type"] == "http.disconnect":
+            raise asyncio.CancelledError
+        return None if len(body) > self._max_body else body
+
+    def _session(self, head: _Head, principal: Principal, era: Era) -> Session | None:
+        """The session that a request of the handshake era names."""
+        if era.modern or head.session is None:
+            return None
+        session = self._sessions.find(head.session, principal)
+        if session is None:
+            raise _UnknownSession
+        return session
+
+    async def _post(
+        self,
+        face: Face,
+        head: _Head,
+        principal: Principal,
+        message: Message,
+        era: Era,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        try:
+            session = self._session(head, principal, era)
+        except _UnknownSession:
+            await send_body(send, 404, error_message(message.id, _INVALID_REQUEST, "Session not found"), _JSON_HEADERS)
+            return
+        incoming = incoming_of(
+            "POST",
+            principal,
+            message,
+            era,
+            headers=head.forwarded,
+            values=head.values,
+            names=head.names,
+            session=session,
+        )
+        # A client of the handshake era that goes away does not cancel: its request is answered on another stream.
+        watcher = watch(receive) if era.modern else None
+        try:
+            answer = await face.post(incoming)
+            await send_answer(send, answer)
+        except asyncio.CancelledError:
+            if watcher is None or not watcher.gone:
+                raise
+        finally:
+            if watcher is not None:
+                watcher.stop()
+
+    async def _session_verb(
+        self, verb: str, face: Face, head: _Head, principal: Principal, receive: Receive, send: Send
+    ) -> None:
+        versions = head.values.get("mcp-protocol-version", ())
+        if versions and versions[0] in MODERN_VERSIONS:
+            await self._refuse(send, 405, f"{verb} is not part of {versions[0]}", ((b"allow", b"POST"),))
+            return
+        era = Era(modern=False, version=versions[0] if versions else "")
+        try:
+            session = self._session(head, principal, era)
+        except _UnknownSession:
+            await self._refuse(send, 404, "Session not found")
+            return
+        incoming = incoming_of(
+            verb, principal, None, era, headers=head.forwarded, values=head.values, names=head.names, session=session
+        )
+        if verb == "DELETE":
+            answer = await face.delete(incoming)
+            if session is not None and answer.status < 300:  # noqa: PLR2004 - HTTP's class of success
+                self._sessions.forget(session)
+            await send_answer(send, answer)
+            return
+        watcher = watch(receive)
+        try:
+            answer = await face.get(incoming)
+            await send_answer(send, answer)
+        except asyncio.CancelledError:
+            if not watcher.gone:
+                raise
+        finally:
+            watcher.stop()
+
+
+class _UnknownSession(Exception):
+    """A session id that is not known here, or is another principal's."""

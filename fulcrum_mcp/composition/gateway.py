@@ -1,0 +1,186 @@
+"""The data plane of one process, put together and torn down: stores, journal, snapshot, upstreams, hub."""
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from fulcrum_adapters.signing import AuditKeys
+from fulcrum_adapters.spool import Spool, SpoolConfig
+from fulcrum_adapters.sqlite.store import SqliteStore
+from fulcrum_adapters.upstream.config import HttpUpstreamConfig
+from fulcrum_adapters.upstream.http import HttpUpstream
+from fulcrum_adapters.upstream.stdio import StdioConfig, StdioUpstream
+from fulcrum_mcp.composition.folder import open_folder, write_once
+from fulcrum_mcp.composition.snapshots import Snapshots
+from fulcrum_mcp.core.budget import Budget, Commit
+from fulcrum_mcp.errors import Invalid, Unavailable
+from fulcrum_mcp.gateway.catalog import Catalog
+from fulcrum_mcp.gateway.exchange import Exchange
+from fulcrum_mcp.gateway.gate import Gate
+from fulcrum_mcp.gateway.govern import Governor
+from fulcrum_mcp.gateway.hub import Hub
+from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.journal import Journal
+from fulcrum_mcp.gateway.records import outcome_unknown_draft
+from fulcrum_mcp.gateway.respond import Responder
+from fulcrum_mcp.gateway.rounds import Rounds
+from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.sessions import Sessions
+from fulcrum_mcp.gateway.settle import Settler
+from fulcrum_mcp.gateway.snapshot import SnapshotHolder
+from fulcrum_mcp.gateway.tasks import Tasks
+from fulcrum_mcp.ports import Upstream
+from fulcrum_mcp.settings import ServerSettings, Settings
+
+__all__ = ["DataPlane", "open_data_plane", "recover"]
+
+_log = structlog.get_logger("fulcrum.gateway")
+
+_POLL: Final = 0.25
+_SWEEP: Final = 5.0
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """One process's data plane. `close` ends it, in order."""
+
+    hub: Hub
+    holder: SnapshotHolder
+    snapshots: Snapshots
+    journal: Journal
+    store: SqliteStore
+    keys: AuditKeys
+    upstreams: Sequence[Upstream]
+    recovered: int
+    """Calls of dead processes that were recorded as `outcome_unknown` at the start."""
+    on_poll: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    _task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to follow changes of policies and budgets."""
+        self._task = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        swept = time.monotonic()
+        while True:
+            await asyncio.sleep(_POLL)
+            try:
+                await self.snapshots.refresh(self.holder)
+                for work in self.on_poll:
+                    await asyncio.to_thread(work)
+                if time.monotonic() - swept > _SWEEP:
+                    swept = time.monotonic()
+                    self.hub.sweep(swept)
+            except (Unavailable, Invalid, OSError) as fault:
+                _log.warning("configuration not read", reason=str(fault))
+
+    async def close(self) -> None:
+        """Stop following, end the upstreams, commit what is queued."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for upstream in self.upstreams:
+            await upstream.close()
+        await self.journal.close()
+
+
+def recover(root: Path, ledger_path: Path, spool: Spool, config: SpoolConfig) -> int:
+    """Finish what dead processes left open, as `outcome_unknown`; their reservations are committed at the estimate."""
+    store = SqliteStore(ledger_path)
+    count = 0
+    try:
+        for dead in itertools.chain((spool,), Spool.orphans(root, config)):
+            open_calls = dead.open_calls
+            left = store.ledger.open(dead.writer)
+            if left:
+                store.ledger.apply([Commit(call, leg, None, now_ns()) for call, leg in left])
+            drafts = [outcome_unknown_draft(item.tenant, msgspec.json.decode(item.data)) for item in open_calls]
+            if drafts:
+                dead.append(drafts)
+            count += len(drafts)
+    finally:
+        store.close()
+    return count
+
+
+def build_upstream(server: ServerSettings, settings: Settings) -> Upstream:
+    """The adapter for one server of the configuration. Raises `Invalid`."""
+    if server.command is not None:
+        config = StdioConfig(
+            command=server.command,
+            environment={name: value.get_secret_value() for name, value in server.env.items()},
+            directory=None if server.cwd is None else str(server.cwd),
+            max_processes=server.max_processes,
+            idle_timeout=server.idle_timeout,
+            line_limit=settings.limits.max_response,
+        )
+        return StdioUpstream(server.name, config)
+    if server.url is None:
+        raise Invalid(f"server {server.name!r}: neither a command nor a url; give one of them")
+    return HttpUpstream(
+        HttpUpstreamConfig(
+            name=server.name,
+            url=server.url,
+            headers={name: value.get_secret_value() for name, value in server.headers.items()},
+            client=server.client,
+            head_seconds=server.timeout,
+            max_body=settings.limits.max_response,
+            max_event=settings.limits.max_response,
+        )
+    )
+
+
+def state_keys(settings: Settings, folder: Path) -> list[bytes]:
+    """The keys that seal sessions and request states: the operator's, else one made in the data folder."""
+    given = [key.get_secret_value().encode() for key in settings.state_keys]
+    if given:
+        return given
+    path = folder / "keys" / "state.key"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_once(path, secrets.token_hex(32))
+    return [path.read_text().strip().encode()]
+
+
+async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Sequence[Budget]]) -> DataPlane:
+    """Open the data folder and build everything that governs calls; on the running event loop.
+
+    Raises `Invalid` (policies, configuration, keys) and `Unavailable` (a store cannot be opened).
+    """
+    folder = open_folder(settings.data)
+    keys = AuditKeys(folder / "keys")
+    config = SpoolConfig(durability=settings.audit.durability)
+    snapshots = Snapshots(settings, stored_budgets)
+    holder = snapshots.first()
+    spool = Spool.open(folder / "spool", config)
+    recovered = recover(folder / "spool", folder / "ledger.db", spool, config)
+    store = SqliteStore(folder / "ledger.db")
+    journal = Journal(store.ledger, spool)
+    settler = Settler(journal, store.history, keys.mac_key)
+    governor = Governor(holder, journal, store.ledger, store.history, settler, keys.mac_key)
+    sealer = Sealer(state_keys(settings, folder))
+    rounds = Rounds(sealer, settler)
+    tasks = Tasks(settler)
+    responder = Responder(settler, governor.law, rounds, tasks)
+    exchanges: dict[str, Exchange] = {}
+    upstreams: list[Upstream] = []
+    for server in settings.servers:
+        upstream = build_upstream(server, settings)
+        upstreams.append(upstream)
+        catalog = Catalog(upstream)
+        exchanges[server.name] = Exchange(upstream, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
+    hub = Hub(exchanges, Sessions(sealer), rounds, tasks, settler)
+    journal.start()
+    plane = DataPlane(hub, holder, snapshots, journal, store, keys, upstreams, recovered)
+    plane.start()
+    return plane
