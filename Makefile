@@ -58,9 +58,11 @@ build: $(READY)
 	$(BIN)/uv build --out-dir dist
 	FULCRUM_DIST=dist $(BIN)/pytest -q tests/packaging
 
+# A shell may export its own COLUMNS and SECONDS: only what was meant for us counts.
+given = $(if $(filter command,$(firstword $(origin $1))),$($1))
 bench: $(READY)
-	$(BIN)/python -m bench $(if $(COLUMNS),--columns "$(COLUMNS)") $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+	$(BIN)/python -m bench $(if $(call given,COLUMNS),--columns "$(COLUMNS)") \
+		$(if $(call given,ROUNDS),--rounds $(ROUNDS)) $(if $(call given,SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m bench.soak $(ARGS)
