@@ -63,8 +63,7 @@ def read_document(path: Path, limit: int) -> Any:
             return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
-                mark = event.start_mark
-                raise Invalid(f"{path}:{mark.line + 1}:{mark.column + 1}: aliases are not taken; write the value out")
+                raise Invalid(f"{path}: aliases (*{event.anchor}) are not taken; write the value out")
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - derived from SafeLoader
     except json.JSONDecodeError as exc:
         raise Invalid(f"{path}:{exc.lineno}:{exc.colno}: {exc.msg}; correct the JSON") from exc

@@ -7,8 +7,14 @@ import data.fulcrum.lib
 
 deny contains {"code": "host_not_allowed", "message": sprintf("%v leads to a host that is not allowed", [_shown(text)])} if {
 	input.phase == "call"
+	count(_urls) <= 100
 	some text in _urls
 	not _allowed(text)
+}
+
+deny contains {"code": "too_many_urls", "message": "more than 100 different URLs in one call; split it"} if {
+	input.phase == "call"
+	count(_urls) > 100
 }
 
 _allowed(text) if {
