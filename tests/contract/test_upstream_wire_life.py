@@ -55,6 +55,9 @@ async def test_judged_bytes_and_operator_headers_arrive_as_they_are(client: Clie
                 (b"accept", b"application/json"),
                 (b"Authorization", b"Bearer of-the-client"),
                 (b"cookie", b"of-the-client"),
+                (b"x-api-key", b"of-the-client"),
+                (b"x-goog-iap-jwt-assertion", b"of-the-client"),
+                (b"user-agent", b"of-the-client"),
                 (b"x-forwarded-for", b"of-the-client"),
                 (b"transfer-encoding", b"chunked"),
                 (b"content-length", b"1"),
@@ -371,8 +374,9 @@ async def test_upstream_closed_fails_what_runs_and_what_comes(client: Client) ->
         await server.until(lambda: bool(server.requests))
         await upstream.close()
         await upstream.close()
-        with anyio.fail_after(5), pytest.raises(UpstreamFailed):
+        with anyio.fail_after(5), pytest.raises(UpstreamFailed) as caught:
             await task
+        assert caught.value.sent
         with pytest.raises(UpstreamFailed) as caught:
             await upstream.send(post())
         assert not caught.value.sent

@@ -5,6 +5,7 @@ sent.
 """
 
 import asyncio
+import io
 import socket
 import ssl
 from collections.abc import Callable
@@ -120,7 +121,7 @@ class AiohttpTransport:
                 if self._literal:  # aiohttp asks its resolver for names only
                     await self._dialer.resolve(self._target.host, self._target.port)
                 response = await session.request(
-                    verb, self._url, headers=sent, data=body if body or verb == "POST" else None, allow_redirects=False
+                    verb, self._url, headers=sent, data=self._data(verb, body), allow_redirects=False
                 )
         except aiohttp.ConnectionTimeoutError as exc:
             raise Fault(
@@ -147,6 +148,12 @@ class AiohttpTransport:
         exchange = _Exchange(response, config.idle_seconds, verb == "HEAD")
         self._judge(exchange)
         return exchange
+
+    @staticmethod
+    def _data(verb: str, body: bytes) -> bytes | io.BytesIO | None:
+        if len(body) > _STEP:
+            return io.BytesIO(body)  # aiohttp warns of large bytes
+        return body if body or verb == "POST" else None
 
     async def close(self) -> None:
         """See `Transport`."""

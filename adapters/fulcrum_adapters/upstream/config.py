@@ -17,7 +17,6 @@ _OURS = frozenset(
         "connection",
         "content-encoding",
         "content-length",
-        "content-type",
         "expect",
         "host",
         "keep-alive",

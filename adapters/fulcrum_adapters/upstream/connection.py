@@ -332,7 +332,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
         exchange = self._exchange
-        if exchange is None or self._complete:
+        if exchange is None or self._complete or not exchange.ready:
             return
         self._quiet = 0
         if exchange.push(body) and not self._paused and self._transport is not None:

@@ -1,6 +1,6 @@
 """Which headers pass between a caller and an upstream, in either direction.
 
-Up: what the gateway or the operator says wins; credentials, forwarding and connection headers of a caller never pass.
+Up: what the operator says wins; of a caller's headers only MCP's own, the accepted forms and the trace pass.
 Down: nothing of the connection, no cookie, no challenge, nothing that a proxy in front of us would obey.
 """
 
@@ -17,12 +17,7 @@ __all__ = ["Outgoing", "incoming"]
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BROKEN: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
-_KEPT_BACK: Final = frozenset(
-    b"accept-charset accept-encoding authorization connection content-encoding content-length content-type cookie "
-    b"cookie2 expect forwarded from host http2-settings keep-alive origin proxy-authorization proxy-connection range "
-    b"referer te trailer transfer-encoding upgrade user-agent via x-api-key x-real-ip".split()
-)
-_KEPT_BACK_FAMILIES: Final = (b"proxy-", b"sec-", b"x-forwarded-", b"x-fulcrum-", b"cf-", b"x-amz-")
+_PASSED: Final = frozenset(b"accept accept-language baggage last-event-id traceparent tracestate".split())
 _NOT_PASSED_ON: Final = frozenset(
     b"alt-svc authentication-info clear-site-data connection content-encoding content-length date keep-alive "
     b"proxy-authenticate proxy-authentication-info proxy-connection server set-cookie set-cookie2 "
@@ -41,7 +36,8 @@ class Outgoing:
     def __init__(self, operator: Mapping[str, str]) -> None:
         own = {name.lower().encode("ascii"): value.strip(" \t").encode("latin-1") for name, value in operator.items()}
         always = {b"user-agent": b"fulcrum/" + __version__.encode("ascii"), **own, b"accept-encoding": b"identity"}
-        always.pop(b"accept", None)
+        for said_by_us in (b"accept", b"content-type"):
+            always.pop(said_by_us, None)
         self.static: Headers = list(always.items())
         self._own = frozenset(own)
         self._default_accept = own.get(b"accept", b"application/json, text/event-stream")
@@ -72,7 +68,7 @@ class Outgoing:
         if not _TOKEN.fullmatch(name):
             raise Fault("a header's name holds a character that none may hold", sent=False)
         low = name.lower()
-        passes = low not in _KEPT_BACK and not low.startswith(_KEPT_BACK_FAMILIES) and low not in self._own
+        passes = (low in _PASSED or low.startswith(b"mcp-")) and low not in self._own
         if len(self._known) < _REMEMBERED:
             self._known[name] = passes
         return passes

@@ -101,28 +101,28 @@ class HttpUpstream:
         return exchange
 
     def _reply(self, exchange: Exchange) -> HttpReply:
-        config, target = self._config, self._target
+        config = self._config
         try:
-            if not 200 <= exchange.status <= 599:  # noqa: PLR2004 - RFC 9110 section 15
-                raise Fault(f"its answer has status {exchange.status}")
-            if exchange.status in _REDIRECTS:
-                raise self._redirected(exchange)
-            reply = HttpReply(
+            self._check_status(exchange)
+            return HttpReply(
                 decoded(exchange),
                 incoming(exchange.headers),
-                target,
+                self._target,
                 max_body=config.max_body,
                 max_event=config.max_event,
             )
         except Fault:
             exchange.abort()
             raise
-        return reply
 
     @staticmethod
-    def _redirected(exchange: Exchange) -> Fault:
+    def _check_status(exchange: Exchange) -> None:
+        if not 200 <= exchange.status <= 599:  # noqa: PLR2004 - RFC 9110 section 15
+            raise Fault(f"its answer has status {exchange.status}")
+        if exchange.status not in _REDIRECTS:
+            return
         to = next((value.decode("latin-1") for name, value in exchange.headers if name == b"location"), "nowhere")
-        return Fault(
+        raise Fault(
             f"it redirects ({exchange.status}) to {public_url(to)}, which is not followed",
             remedy="set its url to the address it redirects to, if that is to be trusted",
         )

@@ -68,7 +68,7 @@ class Pool:
             if not waiter.done():
                 waiter.set_exception(_closed())
         for connection in tuple(self._open):
-            connection.fail(_closed())
+            connection.fail(Fault("the connection was closed while the call ran"))
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
