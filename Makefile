@@ -21,7 +21,7 @@ help:
 	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"
 	@echo "make profile      where the time of a governed call goes"
 	@echo "make soak         200,000 governed calls, and whether memory stays flat"
-	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND...'"
+	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND', CLIENT='COMMAND'"
 	@echo "make clean        remove what these verbs made"
 
 setup: $(READY)
@@ -71,7 +71,8 @@ profile: $(READY)
 	$(BIN)/python -m bench.profile $(ARGS)
 
 conformance: $(READY)
-	$(BIN)/python -m bench.conformance $(if $(SERVER),--server "$(SERVER)") $(ARGS)
+	$(BIN)/python -m bench.conformance $(if $(SERVER),--server "$(SERVER)") \
+		$(if $(CLIENT),--client "$(CLIENT)") $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,12 +1,12 @@
-"""`python -m bench.conformance --server COMMAND`: the official MCP suites against a server, direct and through Fulcrum.
+"""`python -m bench.conformance`: the official MCP suites, direct and through Fulcrum.
 
-COMMAND starts an MCP server on `{port}`, for example the reference server of the Python SDK's repository:
-`python -m mcp_everything_server --port {port}`. What counts is that no check is lost: a suite passes silently over
-checks that it skips, so each scenario's numbers are compared, not exit codes.
+`--server COMMAND` starts an MCP server on `{port}`, for example the reference server of the Python SDK's repository:
+`python -m mcp_everything_server --port {port}`. `--client COMMAND` is a client that takes the address as its last
+argument, for example the conformance client of that repository. What counts is that no check is lost: a suite passes
+silently over checks that it skips, so each scenario's numbers are compared, not exit codes.
 """
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
 import os
@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 from bench.columns import Missing
-from bench.processes import Tree, free_port, python, started, until_listening
+from bench.processes import free_port, started, until_listening
+from bench.through import allowing_all
 
 __all__ = ["main"]
 
@@ -31,6 +32,21 @@ _LEGS = (
     ("all 2026-07-28", ("--suite", "all", "--spec-version", "2026-07-28")),
 )
 _SCENARIO = re.compile(r"^[✓✗] (\S+): (\d+) passed, (\d+) failed", re.MULTILINE)
+_CLIENT = (
+    (
+        "2025-11-25",
+        "initialize tools_call elicitation-sep1034-client-defaults sse-retry json-schema-2020-12-preservation",
+    ),
+    (
+        "2026-07-28",
+        (
+            "tools_call request-metadata sep-2322-client-request-state http-standard-headers http-custom-headers "
+            "http-invalid-tool-headers json-schema-ref-no-deref json-schema-2020-12-preservation"
+        ),
+    ),
+)
+"""All client scenarios but those about authorization, which is between client and gateway, never passed on."""
+_PASSED = re.compile(r"^Passed: (\d+)/(\d+), (\d+) failed", re.MULTILINE)
 _UNSCORED = re.compile(r"^  [✓✗] (\S+) \(", re.MULTILINE)
 
 
@@ -96,49 +112,77 @@ def _leg(suite: list[str], url: str, arguments: tuple[str, ...], folder: Path) -
     return result
 
 
+def _client(suite: list[str], command: str, folder: Path) -> Score:
+    """Every client scenario with one command."""
+    scenarios: dict[str, tuple[int, int]] = {}
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
+    for version, names in _CLIENT:
+        for name in names.split():
+            arguments = ["client", "--command", command, "--scenario", name, "--spec-version", version]
+            done = subprocess.run(
+                [*suite, *arguments, "--output-dir", str(folder / "checks")],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            found = _PASSED.search(done.stdout + done.stderr)
+            if found is None:
+                raise Missing(f"{name} gave no result: {(done.stdout + done.stderr)[-800:]}")
+            scenarios[f"{name} {version}"] = (int(found[1]), int(found[3]))
+    return Score(scenarios, frozenset())
+
+
+def _compared(name: str, direct: Score, through: Score) -> int:
+    losses = lost(direct, through)
+    print(f"{name}: direct {direct.shown()}; through Fulcrum {through.shown()}")
+    for loss in losses:
+        print(f"  lost: {loss}")
+    return len(losses)
+
+
+def _servers(suite: list[str], command: str, legs: list[str], folder: Path) -> int:
+    port, losses = free_port(), 0
+    log = folder / "server.log"
+    with started(shlex.split(command.replace("{port}", str(port))), log, set()) as server:
+        try:
+            until_listening(port, server, 60)
+        except RuntimeError as fault:
+            raise Missing(f"{fault}; its last words: {log.read_text(errors='replace')[-800:]}") from fault
+        upstream = f"http://127.0.0.1:{port}/mcp"
+        with allowing_all(upstream, folder) as address:
+            for name, arguments in _LEGS:
+                if not legs or name in legs:
+                    direct = _leg(suite, upstream, arguments, folder)
+                    losses += _compared(name, direct, _leg(suite, address, arguments, folder))
+    return losses
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.conformance", description=__doc__)
-    parser.add_argument("--server", required=True, help="command that listens on {port}, path /mcp")
-    parser.add_argument("--leg", choices=[name for name, _ in _LEGS], action="append", help="default: all four")
+    parser.add_argument("--server", help="command of a server that listens on {port}, path /mcp")
+    parser.add_argument("--client", help="command of a client that takes the address last")
+    parser.add_argument("--leg", choices=[name for name, _ in _LEGS], action="append", default=[])
     options = parser.parse_args()
+    if not options.server and not options.client:
+        parser.error("nothing to test: give --server, --client or both")
     losses = 0
     try:
-        with contextlib.ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fulcrum-conformance-")))
-            suite = _suite()
-            port, http, grpc = free_port(), free_port(), free_port()
-            server = shlex.split(options.server.replace("{port}", str(port)))
-            upstream = stack.enter_context(started(server, folder / "server.log", set()))
-            _listening(upstream, port, folder / "server.log")
-            configuration = folder / "fulcrum.toml"
-            configuration.write_text(f'[[server]]\nname = "reference"\nurl = "http://127.0.0.1:{port}/mcp"\n')
-            gateway = [
-                *python("-c", "from fulcrum_mcp.cli import main; main()", "up", "--anonymous", "conformance"),
-                *("--config", str(configuration), "--policies", str(_ROOT / "policies" / "starter" / "allow_all")),
-                *("--data", str(folder / "data"), "--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"),
-            ]
-            fulcrum = stack.enter_context(started(gateway, folder / "gateway.log", set()))
-            _listening(fulcrum, http, folder / "gateway.log")
-            for name, arguments in _LEGS:
-                if options.leg and name not in options.leg:
-                    continue
-                direct = _leg(suite, f"http://127.0.0.1:{port}/mcp", arguments, folder)
-                through = _leg(suite, f"http://127.0.0.1:{http}/servers/reference/mcp", arguments, folder)
-                print(f"{name}: direct {direct.shown()}; through Fulcrum {through.shown()}")
-                for loss in lost(direct, through):
-                    losses += 1
-                    print(f"  lost: {loss}")
+        with tempfile.TemporaryDirectory(prefix="fulcrum-conformance-") as temporary:
+            folder, suite = Path(temporary), _suite()
+            if options.server:
+                losses += _servers(suite, options.server, options.leg, folder)
+            if options.client:
+                direct = _client(suite, options.client, folder)
+                between = f"{sys.executable} -m bench.through {options.client}"
+                losses += _compared("client", direct, _client(suite, between, folder))
     except Missing as reason:
         print(reason, file=sys.stderr)
         return 3
     return 1 if losses else 0
-
-
-def _listening(tree: Tree, port: int, log: Path) -> None:
-    try:
-        until_listening(port, tree, 60)
-    except RuntimeError as fault:
-        raise Missing(f"{fault}; its last words: {log.read_text(errors='replace')[-800:]}") from fault
 
 
 if __name__ == "__main__":
