@@ -1,0 +1,47 @@
+"""The audit trail as the REST face asks for it: the principal's own tenant only."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from fulcrum_adapters.signing import AuditKeys
+from fulcrum_adapters.sqlite.audit_reader import SqliteAuditReader
+from fulcrum_mcp.control.access import require
+from fulcrum_mcp.control.audit import export_trail, query_records
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.errors import NotFound
+from fulcrum_mcp.ports import AuditQuery, DecisionRecord, StoredRecord
+
+__all__ = ["StoredTrail"]
+
+
+class StoredTrail:
+    """Implements `api.rest.AuditTrail` over `DATA/audit.db`."""
+
+    def __init__(self, path: Path, keys: AuditKeys) -> None:
+        self._path = path
+        self._keys = keys
+
+    def query(self, principal: Principal, query: AuditQuery) -> Sequence[StoredRecord]:
+        """See `AuditTrail`."""
+        require(principal, "audit:read")
+        with closing(SqliteAuditReader(self._path)) as reader:
+            return query_records(reader, replace(query, tenant=principal.tenant))
+
+    def decision(self, principal: Principal, decision_id: str) -> DecisionRecord:
+        """See `AuditTrail`."""
+        require(principal, "audit:read")
+        with closing(SqliteAuditReader(self._path)) as reader:
+            found = reader.decision(principal.tenant, decision_id)
+        if found is None:
+            raise NotFound(f"decision {decision_id} is not in the audit trail; list the decisions to see their ids.")
+        return found
+
+    def export(self, principal: Principal) -> Iterator[bytes]:
+        """See `AuditTrail`."""
+        require(principal, "audit:read")
+        with closing(SqliteAuditReader(self._path)) as reader:
+            moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            yield from export_trail(reader, self._keys, principal.tenant, moment)

@@ -1,0 +1,242 @@
+"""The control plane of one data folder, put together: keys, budgets, identity, and the first keys."""
+
+import os
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import time_ns
+from typing import NamedTuple
+
+from fulcrum_adapters.identity import (
+    AnonymousVerifier,
+    ApiKeyVerifier,
+    IdentityChain,
+    JwtConfig,
+    JwtVerifier,
+    KeySet,
+)
+from fulcrum_adapters.identity.jwks import Fetch
+from fulcrum_adapters.sqlite.budgets import SqliteBudgets
+from fulcrum_adapters.sqlite.control import ControlDatabase
+from fulcrum_adapters.sqlite.keys import SqliteKeys
+from fulcrum_mcp.composition.folder import open_folder, write_once
+from fulcrum_mcp.control.budgets import Budgets
+from fulcrum_mcp.control.keys import Keys, make_key
+from fulcrum_mcp.control.servers import Servers, ServerView
+from fulcrum_mcp.core.budget import Budget, BudgetUsage
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.core.credential import digest, parse_key
+from fulcrum_mcp.errors import Conflict, Invalid, Unavailable
+from fulcrum_mcp.ports import ApiKey, BudgetRepository, KeyRepository
+from fulcrum_mcp.settings import OAuthSettings, ServerSettings, Settings
+
+__all__ = [
+    "OPERATOR",
+    "ControlPlane",
+    "FirstKey",
+    "admin_key",
+    "client_key",
+    "open_control",
+    "open_ledger_usage",
+    "server_views",
+]
+
+OPERATOR = Principal(tenant="default", agent="operator", key="local", scopes=frozenset({"admin", "platform"}))
+"""Whoever may write the data folder."""
+
+_ADMIN_SCOPES = ("admin", "platform")
+_FROM_ENVIRONMENT = "FULCRUM_ADMIN_KEY"
+_MOST = 1024
+
+Usage = Callable[[Sequence[Budget], int], Sequence[BudgetUsage]]
+
+
+@dataclass(slots=True)
+class ControlPlane:
+    """What the faces use. `close` gives the store back."""
+
+    keys: Keys
+    budgets: Budgets
+    servers: Servers
+    identity: IdentityChain
+    """For REST: never anonymous."""
+    mcp_identity: IdentityChain
+    """For the MCP faces: with anonymous requests where the operator allowed them."""
+    key_repository: KeyRepository
+    budget_repository: BudgetRepository
+    close: Callable[[], None]
+
+    def revision(self) -> int:
+        """Grows with each change of keys or budgets by any process; short, but not for the event loop."""
+        return self.budget_repository.revision()
+
+    def forget(self) -> None:
+        """The revision has changed: believe no remembered key any longer."""
+        self.identity.forget()
+        self.mcp_identity.forget()
+
+
+class FirstKey(NamedTuple):
+    """A key that lies in a file of the data folder, or came from the environment."""
+
+    text: str
+    path: Path | None
+    made: bool
+    """It was made just now."""
+
+    def __repr__(self) -> str:
+        return f"FirstKey(path={self.path!r}, made={self.made!r})"
+
+
+def open_control(settings: Settings, usage: Usage, *, fetch_jwks: Fetch | None = None) -> ControlPlane:
+    """Open `DATA/fulcrum.db` and put the use cases on it. Raises `Invalid`, `Unavailable`."""
+    database = ControlDatabase(open_folder(settings.data) / "fulcrum.db")
+    keys, budgets = SqliteKeys(database), SqliteBudgets(database)
+    verifier = ApiKeyVerifier(keys)
+    tokens = _tokens(settings.oauth, fetch_jwks)
+    anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
+    views = server_views(settings.servers)
+    return ControlPlane(
+        keys=Keys(keys),
+        budgets=Budgets(budgets, usage, configured=lambda: settings.budgets),
+        servers=Servers(lambda: views),
+        identity=IdentityChain(verifier, tokens=tokens, forget=verifier.forget),
+        mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),
+        key_repository=keys,
+        budget_repository=budgets,
+        close=database.close,
+    )
+
+
+def open_ledger_usage(data: Path) -> tuple[Usage, Callable[[], None]]:
+    """`BudgetLedger.usage` of a data folder for a short command, and how to give it back; one thread only."""
+    from fulcrum_adapters.sqlite.connect import WalDatabase  # noqa: PLC0415 (commands that need no ledger)
+    from fulcrum_adapters.sqlite.ledger import SqliteLedger  # noqa: PLC0415 (same)
+    from fulcrum_adapters.sqlite.schema import SCHEMA, VERSION  # noqa: PLC0415 (same)
+
+    ledger = SqliteLedger(WalDatabase(data / "ledger.db", SCHEMA, VERSION))
+    return ledger.usage, ledger.close
+
+
+def _tokens(oauth: OAuthSettings | None, fetch: Fetch | None) -> JwtVerifier | None:
+    if oauth is None:
+        return None
+    if fetch is None:
+        raise Invalid("[oauth]: no way to fetch the issuer's keys; leave [oauth] out of this command")
+    config = JwtConfig(
+        issuer=oauth.issuer,
+        resource=oauth.resource,
+        algorithms=oauth.algorithms,
+        leeway=oauth.leeway,
+        tenant=oauth.tenant,
+        tenant_claim=oauth.tenant_claim,
+        roles_claim=oauth.roles_claim,
+        scopes=frozenset(oauth.scopes),
+    )
+    return JwtVerifier(config, KeySet(fetch))
+
+
+def server_views(servers: Sequence[ServerSettings]) -> tuple[ServerView, ...]:
+    """Servers for people, without any secret."""
+    return tuple(
+        ServerView(
+            name=server.name,
+            transport="stdio" if server.command is not None else "http",
+            shown=server.shown,
+            origin=server.origin,
+            headers=tuple(server.headers),
+            env=tuple(server.env),
+            labels=tuple(server.labels.items()),
+        )
+        for server in servers
+    )
+
+
+def admin_key(plane: ControlPlane, settings: Settings) -> FirstKey | None:
+    """The operator's key: from `FULCRUM_ADMIN_KEY`, or in `DATA/admin.key`, made when nobody is admin yet.
+
+    Safe for any number of processes that start at once. None when the file was taken away while somebody is admin, or
+    when its key was revoked. Raises `Invalid`, `Unavailable`.
+    """
+    if settings.admin_key is not None:
+        return _from_environment(plane.key_repository, settings.admin_key.get_secret_value())
+    path = settings.data / "admin.key"
+    if not path.exists() and any(_is_admin(key) for key in plane.key_repository.list("default")):
+        return None
+    return _in_file(plane.key_repository, path, agent="admin", name="admin", scopes=_ADMIN_SCOPES)
+
+
+def client_key(plane: ControlPlane, settings: Settings) -> FirstKey | None:
+    """A key that may only call tools, in `DATA/client.key`: what goes into the snippets for MCP clients.
+
+    None when it was revoked. Raises `Invalid`, `Unavailable`.
+    """
+    path = settings.data / "client.key"
+    return _in_file(plane.key_repository, path, agent="local", name="local clients", scopes=("tool:call",))
+
+
+def _is_admin(key: ApiKey) -> bool:
+    alive = key.revoked_at is None and (key.expires_at is None or key.expires_at > time_ns())
+    return alive and "admin" in key.scopes
+
+
+def _from_environment(keys: KeyRepository, text: str) -> FirstKey:
+    presented = parse_key(text)
+    if presented is None:
+        raise Invalid(f"{_FROM_ENVIRONMENT}: not a key; use the output of `openssl rand -hex 32`")
+    known = keys.get(presented.id)
+    if known is None:
+        for key in keys.list("default"):
+            if key.name == _FROM_ENVIRONMENT and key.revoked_at is None:
+                keys.revoke("default", key.id, time_ns())
+    if not _store(keys, text, agent="admin", name=_FROM_ENVIRONMENT, scopes=_ADMIN_SCOPES):
+        raise Invalid(f"{_FROM_ENVIRONMENT}: this key was revoked; set another one")
+    return FirstKey(text, None, made=known is None)
+
+
+def _in_file(keys: KeyRepository, path: Path, *, agent: str, name: str, scopes: Sequence[str]) -> FirstKey | None:
+    made = False
+    if not path.exists():
+        new = make_key(tenant="default", agent=agent, name=name, scopes=scopes, at=time_ns())
+        made = write_once(path, new.text + "\n")
+    text = _read(path)
+    alive = _store(keys, text, agent=agent, name=name, scopes=scopes)
+    return FirstKey(text, path, made) if alive else None
+
+
+def _read(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor) as file:
+            if os.fstat(descriptor).st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                os.fchmod(descriptor, 0o600)
+            text = file.read(_MOST).strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise Unavailable(f"{path}: cannot be read; check who owns it, or remove it to have a new one made") from exc
+    if parse_key(text) is None:
+        raise Invalid(f"{path}: holds no key; remove it to have a new one made")
+    return text
+
+
+def _store(keys: KeyRepository, text: str, *, agent: str, name: str, scopes: Sequence[str]) -> bool:
+    """Make sure that the store knows the key; False when it was revoked. Another process may be doing the same."""
+    presented = parse_key(text)
+    assert presented is not None
+    known = keys.get(presented.id)
+    if known is None:
+        key = ApiKey(
+            id=presented.id,
+            tenant="default",
+            agent=agent,
+            name=name,
+            roles=(),
+            scopes=tuple(scopes),
+            created_at=time_ns(),
+            digest=digest(presented.secret),
+        )
+        try:
+            keys.add(key)
+        except Conflict:
+            known = keys.get(presented.id)
+    return known is None or (known.revoked_at is None and known.digest == digest(presented.secret))
