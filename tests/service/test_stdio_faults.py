@@ -24,9 +24,11 @@ LEGACY = "2025-11-25"
 ERAS = pytest.mark.parametrize("version", [LEGACY, "2026-07-28"])
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(
+    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -224,10 +226,11 @@ async def test_legacy_client_that_never_reads_loses_the_stream_and_not_the_sessi
     async with upstream(stream_limit=10_000, stall_timeout=0.05) as to:
         client = await connected(to, LEGACY)
         slow = await client.call("flood", {"lines": 20000, "width": 10})
+        session = to._table.sessions[str(client.session)]
+        await until(lambda: bool(session._lagging))
         assert (await read(await client.call("echo", {"a": 1})))[-1]["result"]["echo"] == {"a": 1}
         with pytest.raises(UpstreamFailed, match="has not read its stream"):
             await read(slow)
-        session = to._table.sessions[str(client.session)]
         assert session._kept <= 1024 * 1024
 
 

@@ -16,9 +16,11 @@ LEGACY = "2025-11-25"
 SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(
+    params=[("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 async def legacy(to: StdioUpstream, version: str = LEGACY, agent: str = "agent") -> Client:

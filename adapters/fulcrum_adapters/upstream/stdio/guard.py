@@ -8,7 +8,9 @@ and SIGKILL after four. It must never hold a pipe of a server, and it reaches on
 import asyncio
 import contextlib
 import os
-from asyncio.subprocess import DEVNULL, PIPE
+import subprocess
+
+from fulcrum_adapters.upstream.stdio.spawn import on_exit, spawn
 
 __all__ = ["Guard"]
 
@@ -36,7 +38,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._groups: set[int] = set()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._lock = asyncio.Lock()
 
     @property
@@ -47,20 +49,12 @@ class Guard:
     async def ready(self) -> None:
         """Start the shell when it does not run."""
         async with self._lock:
-            if self._process is not None and self._process.returncode is None:
+            if self._process is not None and self._process.poll() is None:
                 return
+            command = ("/bin/sh", "-c", _SCRIPT, "fulcrum-guard")
+            environment = {"PATH": os.environ.get("PATH", os.defpath)}
             with contextlib.suppress(OSError):
-                self._process = await asyncio.create_subprocess_exec(
-                    "/bin/sh",
-                    "-c",
-                    _SCRIPT,
-                    "fulcrum-guard",
-                    stdin=PIPE,
-                    stdout=DEVNULL,
-                    stderr=DEVNULL,
-                    env={"PATH": os.environ.get("PATH", os.defpath)},
-                    start_new_session=True,
-                )
+                self._process = spawn(command, environment, None, quiet=True)
                 for group in self._groups:
                     self._tell("+", group)
 
@@ -82,9 +76,12 @@ class Guard:
             return
         if process.stdin is not None:
             process.stdin.close()
-        await process.wait()
+        gone = asyncio.Event()
+        on_exit(process, gone.set)
+        await gone.wait()
 
     def _tell(self, sign: str, group: int) -> None:
         process = self._process
-        if process is not None and process.returncode is None and process.stdin is not None:
-            process.stdin.write(f"{sign} {group}\n".encode())
+        if process is not None and process.stdin is not None:
+            with contextlib.suppress(OSError):
+                process.stdin.write(f"{sign} {group}\n".encode())

@@ -8,11 +8,14 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import Callable
-from typing import cast
+from pathlib import Path
+from typing import IO
 
 from fulcrum_adapters.upstream.stdio.config import StdioConfig
 from fulcrum_adapters.upstream.stdio.framing import LineBuffer, LineTooLong, frame
+from fulcrum_adapters.upstream.stdio.spawn import Pipe, on_exit, spawn
 from fulcrum_adapters.upstream.stdio.words import LastWords
 from fulcrum_mcp.errors import UpstreamFailed
 
@@ -23,7 +26,7 @@ _POLL = 0.02
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
-class ServerProcess(asyncio.SubprocessProtocol):
+class ServerProcess:
     """A running server. `on_line` gets each line of stdout, `on_end` the reason, once, when it can answer no more."""
 
     def __init__(
@@ -43,8 +46,10 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._on_end = on_end
         self._lines = LineBuffer(config.line_limit)
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._input: asyncio.WriteTransport | None = None
+        self._output: asyncio.ReadTransport | None = None
+        self._errors: asyncio.ReadTransport | None = None
         self._exited = asyncio.Event()
         self._open = {_STDOUT, _STDERR}
         self._stopping: asyncio.Task[None] | None = None
@@ -72,28 +77,35 @@ class ServerProcess(asyncio.SubprocessProtocol):
             self.stop_soon()
 
     async def _spawn(self) -> None:
-        program = self.config.command[0]
         try:
-            transport, _ = await self._loop.subprocess_exec(
-                lambda: self,
-                *self.config.command,
-                env=self.config.variables(),
-                cwd=self.config.directory,
-                start_new_session=True,
+            child = await self._loop.run_in_executor(
+                None, spawn, self.config.command, self.config.variables(), self.config.directory
             )
-        except FileNotFoundError as exc:
-            where = "in PATH" if os.sep not in program else "there"
-            if self.config.directory is not None and exc.filename == self.config.directory:
-                raise self._failed(f"its directory {self.config.directory!r} does not exist", sent=False) from exc
-            raise self._failed(
-                f"cannot start {program!r}: no such program {where}; install it or correct its command", sent=False
-            ) from exc
         except OSError as exc:
-            reason = exc.strerror or type(exc).__name__
-            raise self._failed(f"cannot start {program!r}: {reason}; correct its command", sent=False) from exc
-        self._transport = transport
-        self.pid = transport.get_pid()
-        self._input = cast("asyncio.WriteTransport", transport.get_pipe_transport(_STDIN))
+            raise self._failed(self._why(exc), sent=False) from exc
+        self._child = child
+        self.pid = child.pid
+        on_exit(child, self._exit_seen)
+        try:
+            self._errors = await self._reads(child.stderr, _STDERR, self.words.feed)
+            self._output = await self._reads(child.stdout, _STDOUT, self._received)
+            self._input, _ = await self._loop.connect_write_pipe(lambda: Pipe(lambda: self._lost(_STDIN)), child.stdin)
+        except BaseException:
+            self._signal(signal.SIGKILL)
+            raise
+
+    def _why(self, exc: OSError) -> str:
+        program, directory = self.config.command[0], self.config.directory
+        if isinstance(exc, FileNotFoundError):
+            if directory is not None and not Path(directory).is_dir():
+                return f"its directory {directory!r} does not exist; make it or correct its configuration"
+            where = "in PATH" if os.sep not in program else "there"
+            return f"cannot start {program!r}: no such program {where}; install it or correct its command"
+        return f"cannot start {program!r}: {exc.strerror or type(exc).__name__}; correct its command"
+
+    async def _reads(self, pipe: IO[bytes] | None, fd: int, take: Callable[[bytes], None]) -> asyncio.ReadTransport:
+        transport, _ = await self._loop.connect_read_pipe(lambda: Pipe(lambda: self._lost(fd), take), pipe)
+        return transport
 
     def _failed(self, what: str, *, sent: bool) -> UpstreamFailed:
         return UpstreamFailed(f'upstream "{self.name}": {what}', sent=sent)
@@ -118,21 +130,15 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._reading(on=True)
 
     def _reading(self, *, on: bool) -> None:
-        if self._transport is not None and not self._exited.is_set():
-            pipe = cast("asyncio.ReadTransport | None", self._transport.get_pipe_transport(_STDOUT))
-            if pipe is not None and not pipe.is_closing():
-                with contextlib.suppress(RuntimeError):
-                    if on:
-                        pipe.resume_reading()
-                    else:
-                        pipe.pause_reading()
+        pipe = self._output
+        if pipe is not None and not pipe.is_closing():
+            with contextlib.suppress(RuntimeError):
+                if on:
+                    pipe.resume_reading()
+                else:
+                    pipe.pause_reading()
 
-    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
-        """Part of asyncio's protocol."""
-        chunk = cast("bytes", data)
-        if fd == _STDERR:
-            self.words.feed(chunk)
-            return
+    def _received(self, chunk: bytes) -> None:
         if self.ended:
             return
         try:
@@ -145,9 +151,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
             if line and not line.isspace():
                 self._on_line(line)
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Part of asyncio's protocol."""
-        del exc
+    def _lost(self, fd: int) -> None:
         self._open.discard(fd)
         if self._exited.is_set():
             if not self._open:
@@ -155,8 +159,8 @@ class ServerProcess(asyncio.SubprocessProtocol):
         elif fd != _STDERR and self._stopping is None:
             self._loop.call_later(_DRAIN, self._silent, "input" if fd == _STDIN else "output")
 
-    def process_exited(self) -> None:
-        """Part of asyncio's protocol: what it still wrote before is read first, but not for long."""
+    def _exit_seen(self) -> None:
+        """What it still wrote before is read first, but not for long."""
         self._exited.set()
         if self._open:
             self._loop.call_later(_DRAIN, self._gone)
@@ -172,7 +176,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
         if rest:
             self.words.stray(rest)
         self.words.flush()
-        code = None if self._transport is None else self._transport.get_returncode()
+        code = None if self._child is None else self._child.returncode
         how = f"exited with code {code}"
         if code is not None and code < 0:
             with contextlib.suppress(ValueError):
@@ -204,8 +208,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
         await asyncio.shield(self.stop_soon())
 
     async def _stop(self, grace: float) -> None:
-        transport = self._transport
-        if transport is None:
+        if self._child is None:
             return
         if self._input is not None:
             self._input.close()
@@ -218,7 +221,9 @@ class ServerProcess(asyncio.SubprocessProtocol):
         await self._sweep(grace)
         if self._input is not None and self._input.get_write_buffer_size():
             self._input.abort()
-        transport.close()
+        for pipe in (self._output, self._errors):
+            if pipe is not None:
+                pipe.close()
         self._end("its process was stopped", kill=False)
 
     async def _leaves(self, within: float) -> bool:
