@@ -71,6 +71,11 @@ def flipped(part: int) -> str:
     return ".".join(parts)
 
 
+def spare_bits(token: str) -> str:
+    """The same bytes in another spelling: the last character's unused bits set."""
+    return token[:-1] + chr(ord(token[-1]) + 1)
+
+
 def nested_act(depth: int) -> dict[str, Any]:
     act: dict[str, Any] = {"sub": "last"}
     for number in range(depth):
@@ -94,7 +99,9 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "HMAC with nothing": lambda: hmacced(b""),
     "HMAC called RS256": lambda: hmacced(PEM, "RS256"),
     "RS512, which is not on the list": lambda: signed(alg="RS512"),
-    "PS256 called RS256": lambda: signed(alg="PS256").replace(b64({"alg": "PS256"}), b64({"alg": "RS256"}), 1)[:-9] + "x" * 9,  # noqa: E501
+    "PS256 called RS256": lambda: (
+        signed(alg="PS256").replace(b64({"alg": "PS256"}), b64({"alg": "RS256"}), 1)[:-9] + "x" * 9
+    ),
     "signed by a stranger": lambda: signed(key=THEIRS),
     "EC key under the RSA key's id": lambda: signed(key=CURVE, alg="ES256"),
     "RSA signature under the EC key's id": lambda: signed(kid="two"),
@@ -163,10 +170,10 @@ ATTACKS: dict[str, Callable[[], str]] = {
     "header changed": lambda: flipped(0),
     "payload changed": lambda: flipped(1),
     "signature changed": lambda: flipped(2),
-    "signature's spare bits": lambda: (lambda t: t[:-1] + chr(ord(t[-1]) + 1))(signed()),
+    "signature's spare bits": lambda: spare_bits(signed()),
     "null": lambda: "null.null.null",
     "Unicode": lambda: "eyé." + signed().partition(".")[2],
-}  # fmt: skip
+}
 
 
 def verifier(config: JwtConfig = CONFIG, keys: Any = None) -> JwtVerifier:

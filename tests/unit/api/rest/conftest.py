@@ -1,0 +1,3 @@
+from conftest_rest import rest
+
+__all__ = ["rest"]
