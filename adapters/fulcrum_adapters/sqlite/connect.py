@@ -17,6 +17,8 @@ from fulcrum_mcp.errors import Unavailable
 __all__ = ["WalDatabase", "open_wal"]
 
 _PAUSE = 0.005
+_PATIENCE = 5
+"""Milliseconds for which SQLite itself waits, looking every one or two."""
 _Identity = tuple[tuple[int, int], ...]
 
 
@@ -46,13 +48,17 @@ def _enter_wal(connection: sqlite3.Connection, deadline: float) -> None:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if not _is_busy(exc) or time.monotonic() >= deadline:
                 raise
             time.sleep(_PAUSE)
             continue
         if mode != "wal":
             raise sqlite3.OperationalError(f"journal mode is {mode}: the file system cannot hold a shared WAL")
         return
+
+
+def _is_busy(exc: sqlite3.OperationalError) -> bool:
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
 
 
 class WalDatabase:
@@ -83,7 +89,7 @@ class WalDatabase:
                 yield connection
             return
         with self._guarded() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+            self._begin(connection)
             self._depth, self._doomed = 1, False
             try:
                 yield connection
@@ -92,6 +98,18 @@ class WalDatabase:
             if self._doomed:
                 raise sqlite3.OperationalError("a part of the transaction failed")
             connection.execute("COMMIT")
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        """Wait for our turn. SQLite alone would look less and less often, and starve behind a busy process."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as exc:
+                if not _is_busy(exc) or time.monotonic() >= deadline:
+                    raise
+            else:
+                return
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
@@ -134,6 +152,7 @@ class WalDatabase:
         connection = open_wal(self.path, busy_timeout=self._busy_timeout, create=not self._opened_once)
         self._connection = connection
         self._migrate(connection)
+        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
         self._identity = self._identify()
         self._opened_once = True
         return connection

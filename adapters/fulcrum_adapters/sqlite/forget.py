@@ -1,9 +1,9 @@
 """Forgetting old windows and settled reservations, a few at a time, so that no batch waits for it.
 
 Forgetting a window that was used up must never reopen it when the clock goes backwards. So the store remembers its
-*horizon*, and a window that ended before it and is not found is refused. The horizon moves one hour at most in 30
-seconds of running time, and only where there is something to forget: a clock that jumps far ahead for a while does
-not take today's windows with it.
+*horizon*, and a window that ended before it and is not found is refused. The horizon begins at the oldest thing there
+is (no earlier than 2026: clocks that were never set) and moves one hour at most in 30 seconds of running time: a clock
+that jumps far ahead for a while does not take today's windows with it.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ SECOND = 1_000_000_000
 _STRIDE = 3_600 * SECOND
 _PAUSE = 30.0
 _AT_LEAST = 16
+_YEAR_2026 = 1_767_225_600 * SECOND
 
 _OLDEST = (
     "SELECT min(at) FROM (SELECT min(ends) AS at FROM account WHERE ends > 0 AND reserved = 0"
@@ -59,9 +60,11 @@ class Forgetter:
 
     def _advance(self, connection: Connection, at: int) -> None:
         (self._horizon,) = connection.execute("SELECT at FROM horizon").fetchone()
-        (oldest,) = connection.execute(_OLDEST).fetchone()
         self._busy = True
-        if oldest is None or oldest > at - self._keep:
-            return
-        self._horizon = max(self._horizon, min(at - self._keep, oldest + _STRIDE))
+        if self._horizon == 0:
+            (oldest,) = connection.execute(_OLDEST).fetchone()
+            if oldest is None:
+                return
+            self._horizon = max(oldest, _YEAR_2026) - self._keep
+        self._horizon = max(self._horizon, min(at - self._keep, self._horizon + _STRIDE))
         connection.execute("UPDATE horizon SET at = ?", (self._horizon,))
