@@ -9,7 +9,7 @@ from fulcrum_adapters.rego.analysis import PolicySet
 from fulcrum_adapters.rego.builtins import COSTLY
 from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.loading import INPUT_NAMES, parse_source
-from fulcrum_adapters.rego.syntax import PHASES, CallSite, ModuleSyntax, RuleSyntax
+from fulcrum_adapters.rego.syntax import CallSite, ModuleSyntax, RuleSyntax
 from fulcrum_mcp.core.decision import combine
 from fulcrum_mcp.core.policy import PolicySource, Problem
 from fulcrum_mcp.core.verdict import PHASE_RULES, RULES
@@ -119,7 +119,7 @@ def _from_caller(call: CallSite, position: int) -> bool:
 
 def _firing(module: ModuleSyntax, rule: RuleSyntax, policies: PolicySet) -> Iterator[Problem]:
     phases = policies.phases(rule)
-    asked = {phase for phase in PHASES if rule.name in PHASE_RULES[phase]}
+    asked = {phase for phase, rules in PHASE_RULES.items() if rule.name in rules}
     reads = policies.reads([rule])
     arguments = any(path[:1] == ("arguments",) for path in reads)
     result = any(path[:1] == ("result",) for path, _, _ in rule.inputs)

@@ -1,0 +1,137 @@
+"""What the commands about policies need of the Rego adapter, in the words of the commands."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fulcrum_adapters.rego.admission import admit
+from fulcrum_adapters.rego.documents import read_document
+from fulcrum_adapters.rego.engine import MAX_INPUT, RegoEngine
+from fulcrum_adapters.rego.explain import as_data, explain
+from fulcrum_adapters.rego.folder import read_policies
+from fulcrum_adapters.rego.lint import lint, unallowed
+from fulcrum_adapters.rego.loading import InvalidPolicy
+from fulcrum_adapters.rego.testing import Suite, SuiteResult, read_suite, run_suite
+from fulcrum_mcp.core.call import Phase
+from fulcrum_mcp.core.decision import Decision, combine
+from fulcrum_mcp.core.policy import PolicySource, Problem
+from fulcrum_mcp.errors import Invalid
+
+__all__ = [
+    "check_policies",
+    "evaluate_input",
+    "explain_input",
+    "phase_of",
+    "policies_of_decision",
+    "read_input",
+    "run_tests",
+]
+
+_PHASES: Mapping[str, Phase] = {"list": "list", "call": "call", "result": "result"}
+
+
+def check_policies(where: str, tools: Path | None = None) -> list[Problem]:
+    """Everything that is wrong or doubtful, errors first. Raises `Invalid` when `where` cannot be read at all.
+
+    `tools`: a JSON file `{server: [tool, ...]}` (or what `tools/list` answers, by server); each must be allowed to somebody.
+    """
+    source = read_policies(where)
+    try:
+        admit(source)
+    except InvalidPolicy as exc:
+        return list(exc.problems)
+    problems = lint(source)
+    if tools is not None:
+        problems.extend(unallowed(source, _listed(tools), _roles(source)))
+    return problems
+
+
+def run_tests(where: str, *, coverage: bool = False) -> SuiteResult:
+    """Run the tests of a folder, after its policies have been admitted. Raises `Invalid`."""
+    source = read_policies(where)
+    path = Path(where)
+    suite = read_suite(path) if path.exists() else Suite()
+    try:
+        admit(source, suite)
+    except InvalidPolicy as exc:
+        if not all(" fails: " in problem.message for problem in exc.problems):
+            raise
+    return run_suite(source, suite, coverage=coverage)
+
+
+def read_input(text: str) -> dict[str, Any]:
+    """A policy input document from JSON text; phase and method are filled in. Raises `Invalid`."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise Invalid(f"--input: no JSON: {exc}; give one policy input document") from exc
+    if not isinstance(document, dict):
+        raise Invalid("--input: not an object; give one policy input document")
+    phase = phase_of(document)
+    return {"phase": phase, "method": "tools/list" if phase == "list" else "tools/call", **document}
+
+
+def phase_of(document: Mapping[str, Any]) -> Phase:
+    """Its phase, `call` if it says none. Raises `Invalid`."""
+    phase = _PHASES.get(str(document.get("phase", "call")))
+    if phase is None:
+        raise Invalid(f"--input: phase {document.get('phase')!r} is not one of list, call, result")
+    return phase
+
+
+def evaluate_input(where: str, document: Mapping[str, Any]) -> Decision:
+    """The decision about one input. Raises `Invalid`."""
+    source = read_policies(where)
+    admit(source)
+    phase = phase_of(document)
+    return combine(RegoEngine(source, max_input=MAX_INPUT).judge(phase, json.dumps(document).encode()), phase)
+
+
+def explain_input(where: str, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each definition of a rule that spoke: policy, rule, path, line, value, fault. Raises `Invalid`."""
+    source = read_policies(where)
+    admit(source)
+    return as_data(explain(source, phase_of(document), json.dumps(document).encode()))
+
+
+def policies_of_decision(where: str) -> dict[str, str]:
+    """Names and revisions of the policies as they are now, to compare with a recorded decision's."""
+    source = read_policies(where)
+    admit(source)
+    verdicts = RegoEngine(source).judge("call", b"{}")
+    return {verdict.policy: verdict.revision for verdict in verdicts}
+
+
+def _listed(path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    document = read_document(path, 16 << 20)
+    if not isinstance(document, dict):
+        raise Invalid(f"{path}: write {{server: [tool, ...]}}")
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for server, listed in document.items():
+        tools = listed.get("tools") if isinstance(listed, dict) else listed
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) and "name" in tool for tool in tools):
+            raise Invalid(f"{path}: {server}: not a list of tools with names")
+        found[server] = tools
+    return found
+
+
+def _roles(source: PolicySource) -> list[str]:
+    """Words of the policies and their data that may be roles: every short string of the data, and quoted ones."""
+    words: set[str] = set()
+    waiting: list[Any] = [source.data]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            words.update(str(key) for key in value)
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, str):
+            words.add(value)
+    for module in source.modules:
+        if not module.path.startswith("fulcrum/lib/"):
+            words.update(module.source.split('"')[1::2])
+    return sorted(word for word in words if 0 < len(word) <= 64 and word.replace("_", "").replace("-", "").isalnum())[
+        :500
+    ]  # noqa: PLR2004
