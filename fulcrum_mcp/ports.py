@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Budget, BudgetUsage, Operation, Outcome
-from fulcrum_mcp.core.checkpoint import ChainState
 from fulcrum_mcp.core.call import Phase, Principal
+from fulcrum_mcp.core.checkpoint import ChainState
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo
 

@@ -108,9 +108,20 @@ class RecordHead:
 
 _STRING = rb'"([ !#-\[\]-~]*(?:\\["\\/bfnrtu][ !#-\[\]-~]*)*)"'
 _HEAD = re.compile(
-    rb'\{"specversion":"1\.0","id":' + _STRING + rb',"source":' + _STRING + rb',"type":' + _STRING + rb',"subject":'
-    rb"" + _STRING + rb',"time":"[0-9T:.-]{26}Z","tenant":' + _STRING + rb',"chain":' + _STRING + rb',"seq":'
-    rb'([1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","data":'
+    rb'\{"specversion":"1\.0","id":'
+    + _STRING
+    + rb',"source":'
+    + _STRING
+    + rb',"type":'
+    + _STRING
+    + rb',"subject":'
+    + _STRING
+    + rb',"time":"[0-9T:.-]{26}Z","tenant":'
+    + _STRING
+    + rb',"chain":'
+    + _STRING
+    + rb',"seq":'
+    + rb'([1-9][0-9]{0,17}),"prev":"([0-9a-f]{64})","data":'
 )
 _FOOT = re.compile(rb',"hash":"([0-9a-f]{64})"\}')
 
@@ -136,8 +147,9 @@ def parse_record(line: bytes) -> RecordHead | None:
     if foot is None:
         return None
     found = foot[1].decode("ascii")
-    record_id, _source, record_type, _subject, tenant, chain, seq, prev = (
-        part.decode("ascii") for part in head.groups()
-    )
-    whole = record_hash(line) == found
-    return RecordHead(record_id, record_type, tenant, chain, int(seq), prev, found, whole)
+    try:
+        record_id, _source, record_type, _subject, tenant, chain = map(_unquote, head.groups()[:6])
+    except ValueError:  # a \\u without its digits
+        return None
+    prev = head[8].decode("ascii")
+    return RecordHead(record_id, record_type, tenant, chain, int(head[7]), prev, found, record_hash(line) == found)

@@ -13,13 +13,14 @@ from fulcrum_mcp.core.checkpoint import ChainState, checkpoint_line, line_hash
 from fulcrum_mcp.ports import AuditStore, Signer, SpoolChunk, SpoolPosition, SpoolSource, StoreBatch
 from fulcrum_mcp.processor.columns import read_record, row_of
 
-__all__ = ["Intake"]
+__all__ = ["BREATH", "Intake"]
 
 _ROWS = 2048
 """Rows in one transaction, about."""
 _SLICE = 32
 """Records between two breaths: other threads wait for the interpreter's lock meanwhile."""
-_BREATH = 0.0002
+BREATH = 0.0002
+"""Seconds of a breath."""
 _START = SpoolPosition(0, 0)
 
 
@@ -27,13 +28,19 @@ class Intake:
     """One leader's work. `step` until it returns None, then `sign` and `tidy` now and then."""
 
     def __init__(
-        self, source: SpoolSource, store: AuditStore, signer: Signer, clock: Callable[[], int] = time.time_ns
+        self,
+        source: SpoolSource,
+        store: AuditStore,
+        signer: Signer,
+        clock: Callable[[], int] = time.time_ns,
+        breath: float = BREATH,
     ) -> None:
         """Raises `Unavailable`."""
         self._source = source
         self._store = store
         self._signer = signer
         self._clock = clock
+        self._breath = breath
         self._state = store.load()
         self._released: dict[str, int] = {}
         self._seconds: dict[str, int] = {}
@@ -117,8 +124,8 @@ class Intake:
         for number, line in enumerate(chunk.lines):
             while heads and heads[0][0] == number:
                 self._expect(writer, heads.pop(0)[1], batch)
-            if number % _SLICE == _SLICE - 1:
-                time.sleep(_BREATH)
+            if number % _SLICE == _SLICE - 1 and self._breath:
+                time.sleep(self._breath)
             record = read_record(line)
             if isinstance(record, str):
                 batch.faults.append((writer, record, line))

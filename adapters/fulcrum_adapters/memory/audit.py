@@ -91,9 +91,7 @@ class MemoryAuditStore:
             for name, (tenant, size, head, nodes, signed, _) in self._chains.items()
         }
         broken = {name: values[5] for name, values in self._chains.items() if values[5]}
-        last = {
-            tenant: (number, line_hash(line)) for (tenant, number), line in sorted(self._checkpoints.items())
-        }
+        last = {tenant: (number, line_hash(line)) for (tenant, number), line in sorted(self._checkpoints.items())}
         return StoreState(chains, broken, dict(self._positions), last)
 
     def add(self, batch: StoreBatch) -> None:
@@ -127,7 +125,9 @@ class MemoryAuditStore:
     def query(self, query: AuditQuery) -> Sequence[StoredRecord]:
         """See `AuditReader`."""
         order = sorted(self._rows, reverse=query.after is None)
-        found = [StoredRecord(number, self._rows[number][-1]) for number in order if _fits(query, number, self._rows[number])]
+        found = [
+            StoredRecord(number, self._rows[number][-1]) for number in order if _fits(query, number, self._rows[number])
+        ]
         return found[: query.limit]
 
     def decision(self, tenant: str | None, decision_id: str) -> DecisionRecord | None:

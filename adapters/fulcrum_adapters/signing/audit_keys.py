@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+
 from fulcrum_mcp.errors import Invalid, Unavailable
 
 __all__ = ["AuditKeys", "PublicKey"]
@@ -46,9 +47,13 @@ class PublicKey:
         except OSError as exc:
             raise Invalid(f"{path} cannot be read: {exc.strerror}") from exc
         except (ValueError, UnsupportedAlgorithm) as exc:
-            raise Invalid(f"{path} is not a public key in PEM form; it is called keys/audit.pub in the data folder") from exc
+            raise Invalid(
+                f"{path} is not a public key in PEM form; it is called keys/audit.pub in the data folder"
+            ) from exc
         if not isinstance(key, Ed25519PublicKey):
-            raise Invalid(f"{path} is not an Ed25519 public key; the audit trail's is keys/audit.pub in the data folder")
+            raise Invalid(
+                f"{path} is not an Ed25519 public key; the audit trail's is keys/audit.pub in the data folder"
+            )
         return cls(key)
 
     def check(self, message: bytes, signature: bytes) -> bool:
@@ -77,7 +82,9 @@ class AuditKeys(PublicKey):
         super().__init__(key.public_key())
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         if _load_or_make(folder / "audit.pub", lambda: public, mode=0o644) != public:
-            raise Invalid(f"{folder / 'audit.pub'} is not the public half of audit.key; restore both, or remove audit.pub")
+            raise Invalid(
+                f"{folder / 'audit.pub'} is not the public half of audit.key; restore both, or remove audit.pub"
+            )
 
     @property
     def public_path(self) -> Path:

@@ -57,7 +57,7 @@ class Folder:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink == 0:  # the folder was removed meanwhile
-                raise BlockingIOError  # noqa: TRY301 - the same answer as a held lock
+                raise BlockingIOError
         except OSError as exc:
             os.close(descriptor)
             if isinstance(exc, BlockingIOError):

@@ -8,12 +8,11 @@ import json
 import os
 from pathlib import Path
 
-from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.ports import SpoolChunk, SpoolPosition
-
 from fulcrum_adapters.spool.folder import Folder, Place, folders
 from fulcrum_adapters.spool.frames import HEADER, INPUTS, MAX_PAYLOAD, RECORD, first, resync, split
 from fulcrum_adapters.spool.spool import Spool
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports import SpoolChunk, SpoolPosition
 
 __all__ = ["SpoolReader"]
 

@@ -6,20 +6,20 @@ last acknowledged frame; after a failed fdatasync, of which nobody can say what 
 for good and a new one begun.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
-from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.ports import OpenCall
-
 from fulcrum_adapters.spool.config import SpoolConfig
 from fulcrum_adapters.spool.folder import Folder, Place, folders, new_folder, sync_directory
 from fulcrum_adapters.spool.frames import INPUTS, MAX_PAYLOAD, RECORD, frame
 from fulcrum_adapters.spool.takeover import Standing, examine, snapshot
+from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports import OpenCall
 
 __all__ = ["Spool"]
 
@@ -35,6 +35,8 @@ class Spool:
         self._lock = lock
         self._sync = config.durability == "sync"
         self._limit = config.segment_bytes
+        self._room = config.max_bytes
+        self._older = 0
         self._standing = standing
         self._inherited = tuple(standing.open)
         self._chains = {
@@ -46,6 +48,7 @@ class Spool:
         self._file = -1
         self._state = -1
         self._begin(config)
+        self._older = self._weigh()
 
     @classmethod
     def open(cls, root: Path, config: SpoolConfig | None = None) -> Self:
@@ -200,6 +203,13 @@ class Spool:
         self._file = self._state = self._lock = -1
 
     def _write(self, block: bytes) -> None:
+        if self._older + self._place.offset + len(block) > self._room:
+            self._older = self._weigh()
+            if self._older + self._place.offset + len(block) > self._room:
+                raise Unavailable(
+                    f"the audit spool {self._folder.path} holds {self._room} bytes that the store has not confirmed;"
+                    " calls are denied until the processor works again (or audit.max_spool is raised)"
+                )
         if self._sealed or (not self._quiet and self._place.offset + len(block) > self._limit):
             try:
                 self._rotate()
@@ -207,6 +217,15 @@ class Spool:
                 raise Unavailable(_failed(self._folder.path, exc)) from exc
         self._put(block)
         self._quiet = False
+
+    def _weigh(self) -> int:
+        """Bytes in the segments before the one that is written."""
+        sizes = 0
+        for number in self._folder.segments():
+            if number != self._place.segment:
+                with contextlib.suppress(FileNotFoundError):
+                    sizes += self._folder.segment(number).stat().st_size
+        return sizes
 
     def _put(self, block: bytes) -> None:
         segment, offset = self._place
@@ -255,6 +274,7 @@ class Spool:
         if self._file >= 0:
             os.close(self._file)
         self._file = file
+        self._older += self._place.offset
         self._place = Place(number, len(block))
         self._standing.snapshot = Place(number, 0)
         self._quiet = True
@@ -271,4 +291,6 @@ def _sync_file(path: Path) -> None:
 
 
 def _failed(path: Path, exc: OSError) -> str:
-    return f"the audit spool {path} cannot be written: {exc.strerror}; calls are denied until the disk has room and works"
+    return (
+        f"the audit spool {path} cannot be written: {exc.strerror}; calls are denied until the disk has room and works"
+    )

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import msgspec
-from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.ports import OpenCall
 
 from fulcrum_adapters.spool.folder import Folder, Place
 from fulcrum_adapters.spool.frames import RECORD, SNAPSHOT, first, frame, resync, split
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports import OpenCall
 
 __all__ = ["DECIDED", "FINISHED", "Standing", "examine", "leg_of", "snapshot"]
 

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from fulcrum_adapters.sqlite.audit_schema import connect
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import AuditQuery, DecisionRecord, StoredRecord
-
-from fulcrum_adapters.sqlite.audit_schema import connect
 
 __all__ = ["SqliteAuditReader"]
 

@@ -3,9 +3,8 @@
 import sqlite3
 from pathlib import Path
 
-from fulcrum_mcp.errors import Unavailable
-
 from fulcrum_adapters.sqlite.connect import open_wal
+from fulcrum_mcp.errors import Unavailable
 
 __all__ = ["SCHEMA", "connect"]
 

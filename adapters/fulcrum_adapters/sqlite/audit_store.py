@@ -8,12 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from fulcrum_adapters.sqlite.audit_schema import connect
 from fulcrum_mcp.core.checkpoint import ChainState, line_hash
 from fulcrum_mcp.core.merkle import Frontier
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import SpoolPosition, StoreBatch, StoreState
-
-from fulcrum_adapters.sqlite.audit_schema import connect
 
 __all__ = ["SqliteAuditStore"]
 

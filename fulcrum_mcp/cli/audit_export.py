@@ -1,0 +1,75 @@
+"""Writes an export: to a file that is there whole or not at all, or to standard output."""
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fulcrum_mcp.cli.audit_remote import RemoteTrail
+from fulcrum_mcp.composition.audit import open_trail
+from fulcrum_mcp.control.audit import export_trail
+from fulcrum_mcp.core.trail import Fault
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["local", "remote"]
+
+
+def local(data: Path, output: Path, tenant: str | None) -> None:
+    """From a data folder, spools included; exit 1 when the store's own trail is broken."""
+    faults: list[Fault] = []
+    with open_trail(data) as trail:
+        if not trail.complete:
+            raise Unavailable(
+                f"{data}: the processor of a running Fulcrum does not keep up; look at its log, then try again"
+            )
+        counts = trail.reader.counts(tenant)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lines = export_trail(trail.reader, trail.signer, tenant, now, faults.append)
+        with _writing(output) as file:
+            _write(lines, file, counts["records"] + counts["checkpoints"] + 1)
+    if faults:
+        typer.echo(
+            f"{faults[0]}\nthe store was changed or damaged: {output} holds all of it, but no manifest", err=True
+        )
+        raise typer.Exit(1)
+    typer.echo(f"{counts['records']} records, {counts['chains']} chains: {output}", err=True)
+
+
+def remote(trail: RemoteTrail, output: Path) -> None:
+    """From a server."""
+    with _writing(output) as file:
+        _write(trail.export(), file, None)
+    typer.echo(f"written: {output}", err=True)
+
+
+def _write(lines: Iterable[bytes], file: BinaryIO, total: int | None) -> None:
+    columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("export", total=total)
+        for number, line in enumerate(lines, 1):
+            file.write(line)
+            if number % 256 == 0:
+                progress.update(task, completed=number)
+
+
+@contextmanager
+def _writing(output: Path) -> Iterator[BinaryIO]:
+    if str(output) == "-":
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    draft = output.with_name(f".{output.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        draft.replace(output)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,63 @@
+"""Audit records for people: one line each, safe for a terminal whatever a client put into a name."""
+
+import json
+from typing import Any
+
+import typer
+
+__all__ = ["clean", "describe"]
+
+_MARKS = {
+    "allow": ("✔ allowed", typer.colors.GREEN),
+    "deny": ("✘ denied", typer.colors.RED),
+    "require_approval": ("? approval", typer.colors.YELLOW),
+}
+
+
+def clean(text: object) -> str:
+    """No control characters, no line breaks."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
+
+
+def describe(line: bytes, *, quiet: bool = False) -> str | None:
+    """One line for a person; with `quiet` None for what went as it should (a `finished` with outcome ok)."""
+    record = json.loads(line)
+    data = record.get("data")
+    data = data if isinstance(data, dict) else {}
+    kind = str(record.get("type", "")).removeprefix("dev.fulcrum.")
+    when = str(record.get("time", ""))[:19].replace("T", " ")
+    if kind == "tool_call.decided":
+        return f"{when}  {_decided(data)}"
+    if kind == "tool_call.finished":
+        if quiet and data.get("outcome") == "ok":
+            return None
+        spent = _milliseconds(data.get("duration_us"))
+        return clean(f"{when}  ↳ {data.get('outcome')}  {spent}  {data.get('decision_id')}")
+    return clean(f"{when}  {kind}  {record.get('subject')}  {json.dumps(data, ensure_ascii=False)}")
+
+
+def _decided(data: dict[str, Any]) -> str:
+    word, colour = _MARKS.get(str(data.get("effect")), (str(data.get("effect")), typer.colors.WHITE))
+    tool = f"{data.get('server')}__{data.get('tool')}" if data.get("server") else str(data.get("tool"))
+    principal = data.get("principal")
+    agent = principal.get("agent") if isinstance(principal, dict) else None
+    parts = [f"{clean(agent):<12}", f"{clean(tool):<32}", _milliseconds(data.get("duration_us"))]
+    parts += [clean(_reason(reason)) for reason in _items(data.get("reasons"))]
+    parts.append(clean(data.get("decision_id")))
+    return "  ".join([typer.style(f"{clean(word):<10}", fg=colour), *(part for part in parts if part)])
+
+
+def _items(value: object) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _reason(reason: dict[str, Any]) -> str:
+    by = str(reason.get("policy") or reason.get("code") or "")
+    rule = reason.get("code") or reason.get("rule")
+    who = f"{by} ({rule})" if rule and rule != by else by
+    message = reason.get("message")
+    return f"{who}: {message}" if message and message != rule else who
+
+
+def _milliseconds(value: object) -> str:
+    return f"{value / 1000:.1f} ms" if isinstance(value, int) else ""

@@ -1,0 +1,303 @@
+"""One suite over every AuditLog, SpoolSource and AuditStore with its AuditReader."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from audit_trails import calls, decided, exported, finished, intake_all, new_id, verdict
+from fulcrum_adapters.memory.audit import MemoryAuditLog, MemoryAuditStore
+from fulcrum_adapters.signing import AuditKeys
+from fulcrum_adapters.spool import Spool, SpoolConfig, SpoolReader
+from fulcrum_adapters.sqlite.audit_reader import SqliteAuditReader
+from fulcrum_adapters.sqlite.audit_store import SqliteAuditStore
+from fulcrum_mcp.control.audit import export_trail, get_decision, query_records
+from fulcrum_mcp.core.audit import GENESIS, parse_record
+from fulcrum_mcp.errors import Invalid, NotFound, Unavailable
+from fulcrum_mcp.ports import AuditLog, AuditQuery, AuditReader, AuditStore, SpoolPosition, SpoolSource, StoreBatch
+from fulcrum_mcp.processor import Intake
+
+START = SpoolPosition(0, 0)
+
+
+@dataclass
+class Log:
+    log: AuditLog
+    source: SpoolSource
+
+
+@pytest.fixture(params=["memory", "sync", "os"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
+    if request.param == "memory":
+        memory = MemoryAuditLog()
+        yield Log(memory, memory)
+        return
+    with Spool.open(tmp_path / "spool", SpoolConfig(request.param)) as spool:
+        yield Log(spool, SpoolReader(tmp_path / "spool", tmp_path / "aside"))
+
+
+@dataclass
+class Store:
+    store: AuditStore
+    reader: AuditReader
+    again: Callable[[], AuditStore]
+    """The same store, opened by another process."""
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        memory = MemoryAuditStore()
+        yield Store(memory, memory, lambda: memory)
+        return
+    opened = [SqliteAuditStore(tmp_path / "audit.db")]
+    reader = SqliteAuditReader(tmp_path / "audit.db")
+
+    def again() -> AuditStore:
+        opened.append(SqliteAuditStore(tmp_path / "audit.db"))
+        return opened[-1]
+
+    yield Store(opened[0], reader, again)
+    reader.close()
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> AuditKeys:
+    return AuditKeys(tmp_path / "keys")
+
+
+def read_all(source: SpoolSource) -> list[bytes]:
+    lines: list[bytes] = []
+    for writer in source.writers():
+        position = START
+        while (chunk := source.read(writer, position)) is not None:
+            assert chunk.faults == []
+            lines += chunk.lines
+            position = chunk.position
+    return lines
+
+
+def test_records_are_chained_per_tenant_and_read_back_verbatim(log: Log) -> None:
+    refs = [*log.log.append([*calls(2), *calls(1, tenant="other")]), *log.log.append(calls(1))]
+    heads = [parse_record(line) for line in read_all(log.source)]
+    assert [(head.id, head.chain, head.seq, head.hash) for head in heads if head] == [
+        (ref.id, ref.chain, ref.seq, ref.hash) for ref in refs
+    ]
+    assert [ref.seq for ref in refs] == [1, 2, 3, 4, 1, 2, 5, 6]
+    assert [head.prev for head in heads if head and head.seq == 1] == [GENESIS, GENESIS]
+
+
+def test_call_inputs_travel_beside_their_record(log: Log) -> None:
+    draft = decided(new_id("call_"))
+    log.log.append([draft])
+    chunk = log.source.read(log.log.writer, START)
+    assert chunk is not None
+    assert chunk.inputs == [(draft.id, draft.inputs)]
+
+
+def test_nothing_new_is_none_and_reading_goes_on_where_it_ended(log: Log) -> None:
+    log.log.append(calls(1))
+    first = log.source.read(log.log.writer, START)
+    assert first is not None
+    assert log.source.read(log.log.writer, first.position) is None
+    log.log.append(calls(1))
+    second = log.source.read(log.log.writer, first.position)
+    assert second is not None
+    assert len(second.lines) == 2
+
+
+def test_an_empty_append_writes_nothing(log: Log) -> None:
+    assert list(log.log.append([])) == []
+    assert read_all(log.source) == []
+
+
+def test_a_closed_log_refuses_and_closing_twice_is_nothing(log: Log) -> None:
+    log.log.append(calls(1))
+    log.log.close()
+    log.log.close()
+    with pytest.raises(Unavailable):
+        log.log.append(calls(1))
+    assert len(read_all(log.source)) == 2
+
+
+def test_intake_stores_everything_once_and_its_export_is_whole(log: Log, store: Store, keys: AuditKeys) -> None:
+    log.log.append([*calls(3), *calls(1, tenant="other")])
+    intake = Intake(log.source, store.store, keys, breath=0.0)
+    assert intake_all(intake) == []
+    assert intake.unsigned == 8
+    intake.sign()
+    log.log.append(calls(2))
+    later = Intake(log.source, store.again(), keys, breath=0.0)
+    assert intake_all(later) == []
+    assert later.unsigned == 4
+    counts = store.reader.counts(None)
+    assert (counts["records"], counts["chains"], counts["checkpoints"]) == (12, 2, 2)
+    lines = list(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"))
+    assert verdict(lines, keys) is None
+    records = [line[:-1] for line in lines if line.startswith(b'{"specversion"')]
+    assert sorted(records) == sorted(read_all(log.source))
+    assert not later.behind()
+
+
+def test_an_export_of_one_tenant_holds_no_other(log: Log, store: Store, keys: AuditKeys) -> None:
+    log.log.append([*calls(3), *calls(1, tenant="other")])
+    intake = Intake(log.source, store.store, keys, breath=0.0)
+    intake_all(intake)
+    intake.sign()
+    lines = list(export_trail(store.reader, keys, "other", "2026-08-01T12:00:00Z"))
+    assert verdict(lines, keys) is None
+    assert b"default" not in b"".join(lines)
+    assert len(lines) == 2 + 1 + 1
+
+
+def test_what_was_changed_in_the_store_is_not_signed_by_an_export(log: Log, store: Store, keys: AuditKeys) -> None:
+    log.log.append(calls(3))
+    intake = Intake(log.source, store.store, keys, breath=0.0)
+    intake_all(intake)
+    intake.sign()
+    chain, seq, *rest, line = _row(store, 2)
+    store.again().add(StoreBatch(rows=[(chain, seq, *rest, line.replace(b'"ok"', b'"no"'))]))
+    faults: list[object] = []
+    lines = list(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z", faults.append))
+    assert [str(fault) for fault in faults] == [f"broken at chain {chain} seq 2: hash differs"]
+    assert b"manifest" not in lines[-1]
+    assert str(verdict(lines, keys)) == f"broken at chain {chain} seq 2: hash differs"
+
+
+def _row(store: Store, seq: int) -> tuple[object, ...]:
+    line = next(r.line for r in store.reader.query(AuditQuery()) if json.loads(r.line)["seq"] == seq)
+    e = json.loads(line)
+    return (e["chain"], seq, e["tenant"], e["type"], 0, e["subject"], 0, None, None, None, None, line)
+
+
+def test_queries_find_what_they_ask_for(log: Log, store: Store, keys: AuditKeys) -> None:
+    ids = [new_id("call_") for _ in range(4)]
+    drafts = [
+        decided(ids[0], tool="read_file"),
+        decided(ids[1], tool="write_file", effect="deny"),
+        decided(ids[2], tool="read_file", agent="bob"),
+        decided(ids[3], tool="read_file", tenant="other"),
+        finished(ids[0], outcome="error"),
+    ]
+    log.log.append(drafts)
+    intake_all(Intake(log.source, store.store, keys, breath=0.0))
+
+    def found(**query: object) -> list[str]:
+        return [json.loads(r.line)["id"] for r in query_records(store.reader, AuditQuery(**query))]  # type: ignore[arg-type]
+
+    everything = [draft.id for draft in reversed(drafts)]
+    assert found() == everything
+    assert found(limit=2) == everything[:2]
+    assert found(tool="files__read*", tenant="default") == [drafts[2].id, drafts[0].id]
+    assert found(tool="files__*_file", effect="deny") == [drafts[1].id]
+    assert found(tool="[f]iles__*") == []
+    assert found(agent="bob") == [drafts[2].id]
+    assert found(effect="error") == [drafts[4].id]
+    assert found(call=ids[0]) == [drafts[4].id, drafts[0].id]
+    assert found(decision=ids[1].replace("call_", "dec_")) == [drafts[1].id]
+    assert found(type=drafts[4].type) == [drafts[4].id]
+    assert found(since=drafts[2].time, until=drafts[4].time) == [drafts[3].id, drafts[2].id]
+    assert found(tenant="nobody") == []
+    rows = [r.row for r in store.reader.query(AuditQuery())]
+    assert found(after=rows[2]) == [drafts[3].id, drafts[4].id]
+    assert found(before=rows[2]) == [drafts[1].id, drafts[0].id]
+
+
+def test_a_query_without_bounds_is_refused(store: Store) -> None:
+    with pytest.raises(Invalid, match="limit 0"):
+        query_records(store.reader, AuditQuery(limit=0))
+
+
+def test_a_decision_has_its_inputs_and_its_outcome(log: Log, store: Store, keys: AuditKeys) -> None:
+    call = new_id("call_")
+    log.log.append([decided(call), decided(call, leg=1), finished(call, leg=1), finished(call)])
+    intake_all(Intake(log.source, store.store, keys, breath=0.0))
+    decision = call.replace("call_", "dec_")
+    found = get_decision(store.reader, "default", decision)
+    assert found["decision"]["data"]["call_id"] == call
+    assert found["inputs"] == {"arguments": {}}
+    assert [event["data"]["leg"] for event in found["finished"]] == [found["decision"]["data"]["leg"]]
+    with pytest.raises(NotFound, match=decision):
+        get_decision(store.reader, "other", decision)
+
+
+def test_inputs_are_erased_after_their_time_and_the_trail_stays_whole(log: Log, store: Store, keys: AuditKeys) -> None:
+    log.log.append(calls(2))
+    intake = Intake(log.source, store.store, keys, breath=0.0, clock=lambda: 1_000_000_000)
+    intake_all(intake)
+    assert store.reader.counts(None)["inputs"] == 2
+    intake.tidy(1_000_001, all_writers=True)
+    assert store.reader.counts(None)["inputs"] == 2
+    intake.tidy(-1, all_writers=True)
+    assert store.reader.counts(None)["inputs"] == 0
+    assert verdict(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"), keys) is None
+
+
+def test_a_record_twice_is_kept_as_a_fault_and_not_stored_again(store: Store, keys: AuditKeys) -> None:
+    log = MemoryAuditLog()
+    log.append(calls(2))
+    log.lines.append(log.lines[1])
+    faults = intake_all(Intake(log, store.store, keys, breath=0.0))
+    assert faults == ["chain memory.default seq 2 stands there already"]
+    assert store.reader.counts(None) | {"last": 0} == {
+        "records": 4,
+        "chains": 1,
+        "checkpoints": 0,
+        "inputs": 2,
+        "faults": 1,
+        "last": 0,
+    }
+
+
+@pytest.mark.parametrize("harm", ["gap", "fork", "edit", "foreign", "noise"])
+def test_what_does_not_fit_is_reported_kept_and_never_made_good(store: Store, keys: AuditKeys, harm: str) -> None:
+    log, other = MemoryAuditLog(), MemoryAuditLog()
+    log.append(calls(3))
+    other.append(calls(3))
+    match harm:
+        case "gap":
+            del log.lines[2]
+        case "fork":
+            log.lines[2:] = other.lines[2:]
+        case "edit":
+            log.lines[2] = log.lines[2].replace(b"alice", b"mallo")
+        case "foreign":
+            log.lines[2] = log.lines[2].replace(b'"chain":"memory.', b'"chain":"stolen.')
+        case _:
+            log.lines[2] = b"noise"
+    intake = Intake(log, store.store, keys, breath=0.0)
+    assert len(intake_all(intake)) >= 1
+    assert log.kept != []
+    assert store.reader.counts(None)["faults"] >= 1
+    intake.sign()
+    fault = verdict(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"), keys)
+    assert fault is not None
+    assert "seq 3" in str(fault)
+
+
+def test_a_batch_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = SqliteAuditStore(tmp_path / "audit.db")
+    store.add(StoreBatch(checkpoints=[("t", 1, b'{"chains":[]}')]))
+    with pytest.raises(Unavailable):
+        store.add(StoreBatch(positions={"w": SpoolPosition(1, 2)}, checkpoints=[("t", 1, b"again")]))
+    assert store.load().positions == {}
+    store.close()
+
+
+def test_memory_and_sqlite_export_the_same_bytes(tmp_path: Path, keys: AuditKeys) -> None:
+    log = MemoryAuditLog()
+    memory, sqlite = MemoryAuditStore(), SqliteAuditStore(tmp_path / "audit.db")
+    intakes = [Intake(log, each, keys, breath=0.0, clock=lambda: 10**18) for each in (memory, sqlite)]
+    for number in (2, 3, 1):
+        log.append([*calls(number), *calls(1, tenant="other")])
+        for intake in intakes:
+            intake_all(intake)
+            if number != 1:
+                intake.sign()
+    reader = SqliteAuditReader(tmp_path / "audit.db")
+    assert list(export_trail(reader, keys, None, "2026-08-01T12:00:00Z")) == exported(memory, keys)
+    reader.close()
+    sqlite.close()
