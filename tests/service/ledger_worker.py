@@ -102,6 +102,7 @@ def hang(store: SqliteStore, name: str, limit: int) -> NoReturn:
             store.ledger.apply([settlement(f"{name}-{number}", number)])
         sys.stdout.write(f"{number}\n")
         sys.stdout.flush()
+        time.sleep(0.002)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ Never open a database file by other means in the same process: closing such a de
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from os import O_CREAT, O_EXCL, O_WRONLY, close, stat
 from os import open as open_descriptor
 from pathlib import Path
@@ -19,6 +19,7 @@ __all__ = ["WalDatabase", "open_wal"]
 _PAUSE = 0.005
 _PATIENCE = 5
 """Milliseconds for which SQLite itself waits, looking every one or two."""
+_FAULTS = (sqlite3.Error, OSError, OverflowError, UnicodeError)
 _Identity = tuple[tuple[int, int], ...]
 
 
@@ -81,13 +82,16 @@ class WalDatabase:
         self._doomed = False
         self._opened_once = False
 
-    @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction: all of it or nothing. An inner `write` joins the outer one."""
-        if self._depth:
-            with self._joined() as connection:
-                yield connection
-            return
+        return self._joined() if self._depth else self._transaction()
+
+    def read(self) -> AbstractContextManager[sqlite3.Connection]:
+        """For single statements, outside a transaction or inside the one that is open."""
+        return self._joined() if self._depth else self._guarded()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._guarded() as connection:
             self._begin(connection)
             self._depth, self._doomed = 1, False
@@ -112,17 +116,11 @@ class WalDatabase:
                 return
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
-        """For single statements, outside a transaction or inside the one that is open."""
-        with self._joined() if self._depth else self._guarded() as connection:
-            yield connection
-
-    @contextmanager
     def _joined(self) -> Iterator[sqlite3.Connection]:
         assert self._connection is not None
         try:
             yield self._connection
-        except (sqlite3.Error, OSError, OverflowError) as exc:
+        except _FAULTS as exc:
             self._doomed = True
             raise self._unavailable(exc) from exc
         except BaseException:
@@ -133,7 +131,7 @@ class WalDatabase:
     def _guarded(self) -> Iterator[sqlite3.Connection]:
         try:
             yield self._ready()
-        except (sqlite3.Error, OSError, OverflowError) as exc:
+        except _FAULTS as exc:
             self.close()
             raise self._unavailable(exc) from exc
         except BaseException:
@@ -142,6 +140,8 @@ class WalDatabase:
 
     def _unavailable(self, exc: Exception) -> Unavailable:
         remedy = "Check the disk, the file's owner and its rights; nothing was written."
+        if isinstance(exc, sqlite3.OperationalError) and _is_busy(exc):
+            remedy = "Another process is writing; try again. Nothing was written."
         return Unavailable(f"{self.path}: {exc or type(exc).__name__}. {remedy}")
 
     def _ready(self) -> sqlite3.Connection:

@@ -6,7 +6,7 @@ VERSION = 1
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS account (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT, -- holds name it; one that was forgotten is never given again
   owner TEXT NOT NULL, budget TEXT NOT NULL, bucket TEXT NOT NULL, amount TEXT NOT NULL, starts INTEGER NOT NULL,
   ends INTEGER NOT NULL,
   committed INTEGER NOT NULL CHECK (committed >= 0),

@@ -13,7 +13,7 @@ from contract.ledgers import CALLS, DAY, NOON, SECOND, apply, balance, commit, l
 from fulcrum_adapters.sqlite.connect import WalDatabase
 from fulcrum_adapters.sqlite.ledger import SqliteLedger
 from fulcrum_adapters.sqlite.schema import SCHEMA, VERSION
-from fulcrum_mcp.core.budget import Budget, Expire, Rate, Refused, Reserved, Scope
+from fulcrum_mcp.core.budget import Amounts, Budget, Expire, Rate, Refused, Reserved, Scope
 
 HOUR = 3_600 * SECOND
 MINUTELY = replace(limited(CALLS, calls=1), period="minute")
@@ -111,6 +111,22 @@ def test_open_hold_is_never_forgotten(ledger: SqliteLedger, clock: Clock) -> Non
     assert balance(ledger, MINUTELY, NOON - HOUR) == {"calls": (0, 1)}
     ledger.apply([commit("parked", at=NOON + 100 * HOUR)])
     assert ledger.open("w1") == []
+
+
+def test_cost_that_comes_after_its_window_was_forgotten_is_not_booked_on_another(
+    ledger: SqliteLedger, clock: Clock, tmp_path: Path
+) -> None:
+    priced = replace(limited(CALLS, usd_micros=9), period="minute")
+    ledger.apply([reserve("parked", priced, ttl=10**8)])
+    for _ in range(60):
+        clock.now += 30.0
+        apply(ledger, Expire(NOON + 3 * DAY))
+    assert rows(tmp_path, "account") == 0
+    later = NOON + 3 * DAY
+    ledger.apply([reserve("new", priced, at=later)])
+    ledger.apply([commit("parked", Amounts(usd_micros=5), at=later)])
+    ledger.apply([reserve("other", priced, at=later + HOUR)])
+    assert balance(ledger, priced, later) == balance(ledger, priced, later + HOUR) == {"usd_micros": (0, 0)}
 
 
 def test_backlog_is_forgotten_in_small_steps(ledger: SqliteLedger, clock: Clock, tmp_path: Path) -> None:
