@@ -133,6 +133,8 @@ def handle(message: Json) -> None:
             answer(old, {"answered": message.get("result")})
     elif "id" not in message:
         return
+    elif method == "initialize" and os.environ.get("MUTE"):
+        held.append(message)
     elif method == "initialize":
         if os.environ.get("REFUSE"):
             send({"id": message["id"], "error": {"code": -32602, "message": "refused"}})

@@ -223,7 +223,7 @@ async def test_flood_toward_a_legacy_client_is_held_back_and_arrives_whole() -> 
 
 
 async def test_legacy_client_that_never_reads_loses_the_stream_and_not_the_session() -> None:
-    async with upstream(stream_limit=10_000, stall_timeout=0.05) as to:
+    async with upstream(stream_limit=10_000, stall_timeout=0.05, replay_limit=100_000) as to:
         client = await connected(to, LEGACY)
         slow = await client.call("flood", {"lines": 20000, "width": 10})
         session = to._table.sessions[str(client.session)]
@@ -231,7 +231,7 @@ async def test_legacy_client_that_never_reads_loses_the_stream_and_not_the_sessi
         assert (await read(await client.call("echo", {"a": 1})))[-1]["result"]["echo"] == {"a": 1}
         with pytest.raises(UpstreamFailed, match="has not read its stream"):
             await read(slow)
-        assert session._kept <= 1024 * 1024
+        assert session._kept <= 100_000
 
 
 async def test_stubborn_process_and_its_child_are_killed() -> None:

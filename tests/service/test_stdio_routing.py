@@ -136,6 +136,17 @@ async def test_refused_initialize_leaves_no_session_and_no_process() -> None:
         assert to._table.sessions == {}
 
 
+async def test_client_that_leaves_before_initialize_was_answered_leaves_no_process() -> None:
+    async with upstream(config({"MUTE": "1"}, stream_delay=0.01)) as to:
+        reply = await Client(to, LEGACY).initialize()
+        assert "mcp-session-id" in reply.headers
+        await reply.close()
+        with anyio.fail_after(10):
+            while to.pids:  # noqa: ASYNC110  # what other processes do has no event here
+                await anyio.sleep(0.01)
+        assert to._table.sessions == {}
+
+
 async def test_get_and_delete_are_not_allowed_in_the_modern_version() -> None:
     async with upstream() as to:
         for verb in ("GET", "DELETE"):

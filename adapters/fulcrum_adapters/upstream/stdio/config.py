@@ -29,8 +29,8 @@ class StdioConfig:
     """Bytes that may wait for a process that does not read; beyond, requests fail unsent."""
     stream_limit: int = 4 * 1024 * 1024
     """Bytes of events that may wait for a client that does not read."""
-    replay_limit: int = 1024 * 1024
-    """Bytes of delivered events that a legacy session keeps for resumption."""
+    replay_limit: int = 4 * 1024 * 1024
+    """Bytes of events that a legacy session keeps for resumption; the oldest go first."""
     stall_timeout: float = 30.0
     """How long a slow client may hold up its own legacy process before its stream is broken."""
     stream_delay: float = 1.0

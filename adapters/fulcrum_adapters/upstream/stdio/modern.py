@@ -28,7 +28,8 @@ class ModernProcess(Multiplexer):
         self.used = time.monotonic()
         self._stream_limit = stream_limit
         self._grace = cancel_grace
-        self._lingering: dict[Hashable, tuple[Exchange, float]] = {}
+        self._cancelled: dict[Hashable, None] = {}
+        self._recent: dict[tuple[Hashable, bool], float] = {}
 
     def stream(self, number: int) -> EventStream:
         """A stream that forgets what was read; who does not read loses it."""
@@ -51,22 +52,27 @@ class ModernProcess(Multiplexer):
             return
         self.tell_cancelled(exchange)
         exchange.stream.finish()
-        self._linger(exchange)
+        if len(self._cancelled) >= _LINGER:
+            self._cancelled.pop(next(iter(self._cancelled)))
+        self._cancelled[exchange.number] = None
+        self._leaves(exchange)
 
-    def _linger(self, exchange: Exchange) -> None:
-        if len(self._lingering) >= _LINGER:
-            self._lingering.pop(next(iter(self._lingering)))
-        self._lingering[exchange.number] = (exchange, time.monotonic() + self._grace)
+    def _leaves(self, exchange: Exchange) -> None:
+        """What comes for a while after a request's end may still be about it."""
+        if exchange.method != _LISTEN:
+            self._recent[exchange.owner, _receives(exchange, logs=True)] = time.monotonic() + self._grace
 
     def unclaimed(self, number: Hashable) -> None:
         """A late answer to a cancelled request is expected; any other is counted."""
-        if self._lingering.pop(number, None) is None:
+        if number in self._cancelled:
+            del self._cancelled[number]
+        else:
             self.strays += 1
 
     def settled(self, exchange: Exchange) -> None:
         """The process is in use."""
-        del exchange
         self.used = time.monotonic()
+        self._leaves(exchange)
 
     def tell(self, message: bytes, document: Mapping[str, Any], owner: Hashable) -> None:
         """Pass a client's notification on; a cancellation only for the one request of its sender that it names."""
@@ -87,6 +93,7 @@ class ModernProcess(Multiplexer):
     def _give_up(self, exchange: Exchange) -> None:
         if self.exchanges.pop(exchange.number, None) is not None:
             exchange.stream.finish()
+            self._leaves(exchange)
 
     def notified(self, method: str, message: Message) -> None:
         """By subscription id, else by the only client it can be for, else to nobody."""
@@ -119,13 +126,12 @@ class ModernProcess(Multiplexer):
         exchange.stream.push(dump(message), last=True)
 
     def _only_receiver(self, *, logs: bool) -> Exchange | None:
-        """The newest request when all that could be meant have one owner; cancelled ones count for a while."""
+        """The newest request when all that could be meant have one owner; ended ones count for a while."""
         now = time.monotonic()
-        for number in [number for number, (_, until) in self._lingering.items() if until < now]:
-            del self._lingering[number]
+        self._recent = {who: until for who, until in self._recent.items() if until > now}
         living = [exchange for exchange in self.exchanges.values() if _receives(exchange, logs=logs)]
-        late = [exchange for exchange, _ in self._lingering.values() if _receives(exchange, logs=logs)]
-        owners = {exchange.owner for exchange in (*living, *late)}
+        owners = {exchange.owner for exchange in living}
+        owners.update(owner for owner, opted in self._recent if opted or not logs)
         return living[-1] if living and len(owners) == 1 else None
 
     def asked(self, message: Message) -> None:

@@ -71,8 +71,13 @@ class Session(Multiplexer):
         super().receive(line)
 
     def settled(self, exchange: Exchange) -> None:
-        """An answer to `initialize` fixes the version of the session."""
-        if exchange.method == "initialize" and exchange.answer is not None and "result" in exchange.answer:
+        """An answer to `initialize` fixes the version of the session; a refusal ends it."""
+        if exchange.method != "initialize" or exchange.answer is None:
+            return
+        if "result" not in exchange.answer:
+            if not self.initialized:
+                self.process.stop_soon()
+        else:
             self.initialized = True
             self.version = str(scalar(members(exchange.answer["result"]).get("protocolVersion")) or self.version)
 
@@ -81,9 +86,12 @@ class Session(Multiplexer):
         return self._watched(exchange.stream.read(0, lambda reader: self.closed(exchange, reader)))
 
     def closed(self, exchange: Exchange, reader: EventReader) -> None:
-        """The request goes on."""
-        del exchange
+        """The request goes on; only who leaves before `initialize` was answered can never come back."""
         self._caught_up(reader)
+        if exchange.method == "initialize" and exchange.answer is None and not self.initialized:
+            self.process.stop_soon()
+        elif self._kept > self._config.replay_limit:
+            self._trim()
 
     def prime(self, reader: EventReader) -> None:
         """Let a stream open with its priming event, where the version has it."""
