@@ -154,7 +154,7 @@ def fulcrum(
     configuration.write_text(_CONFIGURATION.format(upstream=upstream))
     key = f"flcrm_sk_bench_{secrets.token_hex(24)}"
     command = [
-        *(program or [str(Path(sys.executable).parent / "fulcrum")]),
+        *(program or python("-m", "fulcrum_mcp.cli")),
         "up",
         *("--config", str(configuration), "--policies", str(_HERE / "policies"), "--data", str(folder / "data")),
         *("--http", f"127.0.0.1:{port}", "--grpc", f"127.0.0.1:{grpc}"),

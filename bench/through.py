@@ -25,7 +25,7 @@ def allowing_all(upstream: str, folder: Path) -> Generator[str]:
     configuration = folder / "fulcrum.toml"
     configuration.write_text(f'[[server]]\nname = "reference"\nurl = "{upstream}"\n')
     command = [
-        *python("-c", "from fulcrum_mcp.cli import main; main()", "up", "--anonymous", "conformance"),
+        *python("-m", "fulcrum_mcp.cli", "up", "--anonymous", "conformance"),
         *("--config", str(configuration), "--policies", str(_POLICY), "--data", str(folder / "data")),
         *("--http", f"127.0.0.1:{http}", "--grpc", f"127.0.0.1:{grpc}"),
     ]

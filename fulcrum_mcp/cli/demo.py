@@ -5,9 +5,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-__all__ = ["demo"]
+__all__ = ["app"]
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
+@app.command()
 def demo(
     *,
     leave: Annotated[
@@ -17,5 +20,5 @@ def demo(
     """Play an agent against a governed gateway in front of two real MCP servers from PyPI."""
     from fulcrum_mcp.demo.play import play  # noqa: PLC0415 - only this command needs it
 
-    console = Console(soft_wrap=False)
+    console = Console()
     raise typer.Exit(play(console, leave=leave or not console.is_terminal))

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Generator, Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
 
 from fulcrum_mcp.demo import servers
 from fulcrum_mcp.errors import Unavailable
@@ -64,12 +63,11 @@ class Gateway:
         """A new key for an agent that may call tools and nothing else."""
         done = self.command(
             *("keys", "create", agent, "--agent", agent, "--role", role, "--scope", "tool:call"),
-            *("--data", str(self.data), "--json"),
+            *("--data", str(self.data)),
         )
         if done.returncode != 0:
             raise Unavailable(f"`fulcrum keys create` failed: {(done.stderr or done.stdout).strip()}")
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return str(answer["key"])
+        return done.stdout.strip()
 
 
 @contextlib.contextmanager
@@ -107,7 +105,7 @@ def running(folder: Path, repository: Path) -> Generator[Gateway]:
 
 
 def _fulcrum() -> list[str]:
-    return [sys.executable, "-c", "from fulcrum_mcp.cli import main; main()"]
+    return [sys.executable, "-m", "fulcrum_mcp.cli"]
 
 
 def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:
