@@ -1,6 +1,8 @@
 """What the commands about policies need of the Rego adapter, in the words of the commands."""
 
+import asyncio
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from fulcrum_adapters.rego.testing import Suite, SuiteResult, read_suite, run_su
 from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Decision, combine
 from fulcrum_mcp.core.policy import PolicySource, Problem
-from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.errors import FulcrumError, Invalid
 
 __all__ = [
     "check_policies",
@@ -28,23 +30,63 @@ __all__ = [
     "run_tests",
 ]
 
+_PATIENCE = 30
+_ROLE = 64
+_ROLES = 500
+
 _PHASES: Mapping[str, Phase] = {"list": "list", "call": "call", "result": "result"}
 
 
-def check_policies(where: str, tools: Path | None = None) -> list[Problem]:
+def check_policies(where: str, tools: Path | None = None, config: Path | None = None) -> list[Problem]:
     """Everything that is wrong or doubtful, errors first. Raises `Invalid` when `where` cannot be read at all.
 
-    `tools`: a JSON file `{server: [tool, ...]}` (or what `tools/list` answers, by server); each must be allowed to somebody.
+    `tools`: a JSON file `{server: [tool, ...]}` (or what `tools/list` answers, by server); each must be for somebody.
+    `config`: a configuration whose servers are asked for their tools.
     """
     source = read_policies(where)
     try:
         admit(source)
     except InvalidPolicy as exc:
-        return list(exc.problems)
+        return [*exc.problems, *([] if exc.fatal else lint(source))]
     problems = lint(source)
     if tools is not None:
         problems.extend(unallowed(source, _listed(tools), _roles(source)))
+    if config is not None:
+        asked, silent = asyncio.run(_ask_servers(config))
+        problems.extend(
+            Problem(
+                str(config), 0, 0, f"server {name} does not say its tools: {why}", "start it and check again", "warning"
+            )
+            for name, why in silent.items()
+        )
+        problems.extend(unallowed(source, asked, _roles(source)))
     return problems
+
+
+async def _ask_servers(config: Path) -> tuple[dict[str, list[Mapping[str, Any]]], dict[str, str]]:
+    """Tools by server, and why a server told none."""
+    from fulcrum_mcp.composition.gateway import build_upstream  # noqa: PLC0415 - loads every upstream's client
+    from fulcrum_mcp.gateway.catalog import Catalog  # noqa: PLC0415
+    from fulcrum_mcp.settings import load  # noqa: PLC0415
+
+    settings = load(config, environ=os.environ)
+    tools: dict[str, list[Mapping[str, Any]]] = {}
+    silent: dict[str, str] = {}
+    for server in settings.servers:
+        upstream = build_upstream(server, settings)
+        catalog = Catalog(upstream)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await catalog.refresh()
+            if catalog.ready:
+                tools[server.name] = [entry.descriptor for entry in catalog.tools.values()]
+            else:
+                silent[server.name] = catalog.failure or "it does not answer"
+        except (TimeoutError, FulcrumError) as exc:
+            silent[server.name] = str(exc) or f"no answer within {_PATIENCE} s"
+        finally:
+            await upstream.close()
+    return tools, silent
 
 
 def run_tests(where: str, *, coverage: bool = False) -> SuiteResult:
@@ -132,6 +174,5 @@ def _roles(source: PolicySource) -> list[str]:
     for module in source.modules:
         if not module.path.startswith("fulcrum/lib/"):
             words.update(module.source.split('"')[1::2])
-    return sorted(word for word in words if 0 < len(word) <= 64 and word.replace("_", "").replace("-", "").isalnum())[
-        :500
-    ]  # noqa: PLR2004
+    plain = (word for word in words if 0 < len(word) <= _ROLE and word.replace("_", "").replace("-", "").isalnum())
+    return sorted(plain)[:_ROLES]

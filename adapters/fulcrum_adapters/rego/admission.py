@@ -63,7 +63,7 @@ def _parse(source: PolicySource, suite: Suite, timeout: float) -> None:
     said, end = _run({"stage": "parse", "modules": modules}, timeout)
     if end:  # what the child merely reports is said better by the parent's own compilation
         path = str(said[-1].get("begin", source.name)) if said else source.name
-        raise InvalidPolicy([Problem(path, 0, 0, f"cannot be parsed: the engine {end}", "simplify it")])
+        raise InvalidPolicy([Problem(path, 0, 0, f"cannot be parsed: the engine {end}", "simplify it")], fatal=True)
 
 
 def _judge(source: PolicySource, policies: PolicySet, cases: list[Case], timeout: float) -> None:

@@ -37,10 +37,11 @@ _SHAPES = {
 
 
 class InvalidPolicy(Invalid):
-    """Policies that cannot be used; `problems` says where and why."""
+    """Policies that cannot be used; `problems` says where and why, `fatal` that the engine dies of their mere text."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], *, fatal: bool = False) -> None:
         self.problems = tuple(problems)
+        self.fatal = fatal
         super().__init__("\n".join(describe(problem) for problem in self.problems))
 
 
