@@ -5,6 +5,8 @@ estimate may carry it over, and then nothing that costs is admitted until the wi
 taken together or not at all. Nothing here raises: what cannot be admitted is refused.
 """
 
+from collections.abc import Sequence
+
 from fulcrum_mcp.core.account import Account, Arrival, Book, Hold, State
 from fulcrum_mcp.core.amount import MAX_AMOUNT, amount_of
 from fulcrum_mcp.core.budget import (
@@ -24,7 +26,7 @@ from fulcrum_mcp.core.budget import (
 from fulcrum_mcp.core.rate import Pace, step
 from fulcrum_mcp.core.window import window_at
 
-__all__ = ["admit", "expiry", "renew", "settle"]
+__all__ = ["admit", "expiry", "look", "renew", "settle"]
 
 SECOND = 1_000_000_000
 _MAX_TIME = 2**63 - 1
@@ -159,6 +161,22 @@ def _take(book: Book, operation: Reserve, claims: list[_Claim], slots: list[_Slo
         changed=True,
     )
     return Reserved(tuple(remaining), tuple(events))
+
+
+def look(book: Book, matches: Sequence[Match], at: int) -> tuple[Remaining, ...]:
+    """What is left in each bucket now; changes nothing and promises nothing."""
+    found: list[Remaining] = []
+    for budget, bucket in matches:
+        start, ends = window_at(budget.period, budget.timezone, at)
+        for name, limit in budget.limits.items():
+            account = book.account((budget.tenant, budget.id, bucket, name, start))
+            used = 0 if account is None else account.committed + account.reserved
+            found.append(Remaining(budget.id, budget.name, name, limit, max(limit - used, 0), ends))
+        if budget.rate is not None:
+            arrival = book.arrival((budget.tenant, budget.id, bucket))
+            pace = step(budget.rate, 0 if arrival is None else arrival.at, 0, at)
+            found.append(Remaining(budget.id, budget.name, "rate", budget.rate.limit, pace.left, pace.arrival))
+    return tuple(found)
 
 
 def settle(book: Book, operation: Commit | Release, *, expired: bool = False) -> Settled:

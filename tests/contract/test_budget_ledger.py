@@ -8,6 +8,7 @@ import pytest
 from contract.ledgers import CALLS, DAY, MONEY, NOON, SECOND, apply, balance, commit, limited, release, reserve
 
 from fulcrum_adapters.memory.ledger import MemoryLedger
+from fulcrum_adapters.sqlite.ledger import SqliteLedger
 from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_mcp.core.amount import MAX_AMOUNT
 from fulcrum_mcp.core.budget import (
@@ -361,6 +362,19 @@ def test_usage_lists_every_bucket_with_zeros_where_the_window_is_new(ledger: Bud
         ("bot", {"calls": 0, "usd_micros": 0}, {"calls": 0, "usd_micros": 0}),
     ]
     assert {(u.window_start, u.resets_at) for u in found} == {(NOON + DAY // 2, NOON + 3 * DAY // 2)}
+
+
+def test_peek_tells_what_is_left_and_takes_nothing(ledger: MemoryLedger | SqliteLedger) -> None:
+    rated = replace(CALLS, rate=Rate(10, 60, 3))
+    matches = (Match(rated, "bot"), Match(MONEY, "new"))
+    assert [left.left for left in ledger.peek(matches, NOON)] == [5, 3, 1_000_000]
+    ledger.apply([reserve("a", rated), reserve("b", rated), commit("b")])
+    for _ in range(2):
+        assert [(left.amount, left.left) for left in ledger.peek(matches, NOON)] == [
+            ("calls", 3),
+            ("rate", 1),
+            ("usd_micros", 1_000_000),
+        ]
 
 
 def test_owners_with_equal_names_do_not_share(ledger: BudgetLedger) -> None:

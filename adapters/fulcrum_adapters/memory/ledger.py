@@ -4,15 +4,17 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from fulcrum_mcp.core.account import Book, State
-from fulcrum_mcp.core.admission import admit, renew, settle
+from fulcrum_mcp.core.admission import admit, look, renew, settle
 from fulcrum_mcp.core.budget import (
     Budget,
     BudgetUsage,
     Commit,
     Expire,
+    Match,
     Operation,
     Outcome,
     Release,
+    Remaining,
     Renew,
     Reserve,
     Settled,
@@ -61,6 +63,10 @@ class MemoryLedger:
                 reserved = dict.fromkeys(budget.limits, 0) | {name: a.reserved for name, a in current.items()}
                 found.append(BudgetUsage(budget, bucket, start, end, committed, reserved))
         return found
+
+    def peek(self, matches: Sequence[Match], at: int) -> tuple[Remaining, ...]:
+        """What is left in the buckets of one call, cheaply; advisory, only `apply` enforces."""
+        return look(self._book, matches, at)
 
     def open(self, writer: str) -> Sequence[tuple[str, int]]:
         """(call, leg) of the unsettled reservations of a writer."""

@@ -8,7 +8,7 @@ from fulcrum_mcp.core.account import Account, AccountKey, Arrival, ArrivalKey, B
 from fulcrum_mcp.core.amount import MAX_AMOUNT
 from fulcrum_mcp.core.budget import Commit, Release, Reserve
 
-__all__ = ["load", "load_holds", "save"]
+__all__ = ["SqliteBook", "load", "load_holds", "save"]
 
 _BY_KEY = (
     "SELECT ends, cap, thresholds, committed, reserved, notified, warned, id FROM account"

@@ -3,22 +3,25 @@
 import time
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from operator import itemgetter
 from sqlite3 import Connection
 
-from fulcrum_adapters.sqlite.books import load, load_holds, save
+from fulcrum_adapters.sqlite.books import SqliteBook, load, load_holds, save
 from fulcrum_adapters.sqlite.connect import WalDatabase
 from fulcrum_adapters.sqlite.forget import Forgetter
 from fulcrum_mcp.core.account import Book
-from fulcrum_mcp.core.admission import admit, expiry, settle
+from fulcrum_mcp.core.admission import admit, expiry, look, settle
 from fulcrum_mcp.core.budget import (
     Budget,
     BudgetUsage,
     Commit,
     Expire,
     LedgerEvent,
+    Match,
     Operation,
     Outcome,
     Release,
+    Remaining,
     Renew,
     Reserve,
     Settled,
@@ -28,6 +31,11 @@ from fulcrum_mcp.core.window import window_at
 __all__ = ["SqliteLedger"]
 
 _AT_ONCE = 500
+_USAGE = (
+    "SELECT bucket, amount, sum(committed * current), sum(reserved * current)"
+    " FROM (SELECT *, starts = ? AS current FROM account WHERE owner = ? AND budget = ?)"
+    " GROUP BY bucket, amount ORDER BY bucket, amount"
+)
 _Point = Reserve | Commit | Release
 
 
@@ -63,28 +71,18 @@ class SqliteLedger:
         with self._database.read() as connection:
             for budget in budgets:
                 start, end = window_at(budget.period, budget.timezone, at)
-                usage: dict[str, BudgetUsage] = {}
-                rows = connection.execute(
-                    "SELECT bucket, amount, starts = ?, committed, reserved FROM account"
-                    " WHERE owner = ? AND budget = ? ORDER BY bucket",
-                    (start, budget.tenant, budget.id),
-                )
-                for bucket, amount, current, committed, reserved in rows:
-                    if bucket not in usage:
-                        zeros = (dict.fromkeys(budget.limits, 0), dict.fromkeys(budget.limits, 0))
-                        usage[bucket] = BudgetUsage(budget, bucket, start, end, *zeros)
-                    if current:
-                        one = usage[bucket]
-                        usage[bucket] = BudgetUsage(
-                            budget,
-                            bucket,
-                            start,
-                            end,
-                            {**one.committed, amount: committed},
-                            {**one.reserved, amount: reserved},
-                        )
-                found += usage.values()
+                rows = connection.execute(_USAGE, (start, budget.tenant, budget.id)).fetchall()
+                for bucket, amounts in groupby(rows, itemgetter(0)):
+                    committed, reserved = dict.fromkeys(budget.limits, 0), dict.fromkeys(budget.limits, 0)
+                    for _, amount, booked, held in amounts:
+                        committed[amount], reserved[amount] = booked, held
+                    found.append(BudgetUsage(budget, bucket, start, end, committed, reserved))
         return found
+
+    def peek(self, matches: Sequence[Match], at: int) -> tuple[Remaining, ...]:
+        """What is left in the buckets of one call, cheaply; advisory, only `apply` enforces."""
+        with self._database.read() as connection:
+            return look(SqliteBook(connection), matches, at)
 
     def open(self, writer: str) -> Sequence[tuple[str, int]]:
         """(call, leg) of the unsettled reservations of a writer."""
