@@ -165,6 +165,7 @@ async def test_connection_that_the_server_closed_while_idle_is_not_used(client: 
 
 async def test_connection_closed_in_the_kernel_but_not_yet_seen_by_the_loop_is_not_used() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(5)
     port = listener.getsockname()[1]
 
     def serve() -> socket.socket:

@@ -18,6 +18,7 @@ from cryptography.x509.oid import NameOID
 from wire_server import Peer, answer, http_upstream, post, wire_server
 
 from fulcrum_adapters.upstream.config import HttpUpstreamConfig
+from fulcrum_adapters.upstream.dialer import Address, Dialer
 from fulcrum_adapters.upstream.http import HttpUpstream
 from fulcrum_mcp.errors import UpstreamFailed
 
@@ -283,3 +284,33 @@ async def test_tls_certificate_unknown_or_of_another_host_is_refused_unsent(
         with anyio.fail_after(5), pytest.raises(UpstreamFailed) as caught:
             await call(upstream, b"{}")
         assert not caught.value.sent
+
+
+async def test_cancelled_probe_leaves_the_next_call_to_probe() -> None:
+    now, asked, probing = 0.0, 0, asyncio.Event()
+
+    async def resolver(_host: str, _port: int) -> list[Address]:
+        nonlocal asked
+        asked += 1
+        if asked == 6:
+            probing.set()
+            await anyio.sleep_forever()
+        raise OSError
+
+    config = HttpUpstreamConfig(name="files", url="http://mcp.example/")
+    upstream = HttpUpstream(config, dialer=Dialer(resolver=resolver), clock=lambda: now)
+    for _ in range(5):
+        with pytest.raises(UpstreamFailed, match="does not resolve"):
+            await upstream.send(post())
+    now = 0.5
+    probe = asyncio.create_task(upstream.send(post()))
+    with anyio.fail_after(5):
+        await probing.wait()
+        with pytest.raises(UpstreamFailed, match="in a row"):
+            await upstream.send(post())
+        probe.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await probe
+        with pytest.raises(UpstreamFailed, match="does not resolve"):
+            await upstream.send(post())
+    assert asked == 7
