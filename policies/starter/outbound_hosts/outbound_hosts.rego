@@ -32,7 +32,7 @@ _not_by_accident(host, pattern) if host == lower(pattern)
 _urls contains text if {
 	walk(input.arguments, [_, text])
 	is_string(text)
-	regex.match(`^[\s\x00-\x20]*(?:[A-Za-z][A-Za-z0-9+.\s-]*:[/\\]|[/\\]{2}|(?i:data|javascript|mailto|view-source|blob|about|urn|jar|dict|gopher|ldap|file):)`, text)
+	regex.match(`^[\s\x00-\x20]*(?:[A-Za-z][A-Za-z0-9+.\t\r\n-]*:[/\\]|[/\\]{2}|(?i:data|javascript|mailto|view-source|blob|about|urn|jar|dict|gopher|ldap|file):)`, text)
 }
 
 _urls contains text if {
