@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import time_ns
@@ -110,13 +111,22 @@ def open_control(settings: Settings, usage: Usage, *, fetch_jwks: Fetch | None =
 
 
 def open_ledger_usage(data: Path) -> tuple[Usage, Callable[[], None]]:
-    """`BudgetLedger.usage` of a data folder for a short command, and how to give it back; one thread only."""
+    """`BudgetLedger.usage` of a data folder, from any thread and beside its writers; and how to give it back."""
     from fulcrum_adapters.sqlite.connect import WalDatabase  # noqa: PLC0415 (commands that need no ledger)
     from fulcrum_adapters.sqlite.ledger import SqliteLedger  # noqa: PLC0415 (same)
     from fulcrum_adapters.sqlite.schema import SCHEMA, VERSION  # noqa: PLC0415 (same)
 
     ledger = SqliteLedger(WalDatabase(data / "ledger.db", SCHEMA, VERSION))
-    return ledger.usage, ledger.close
+    thread = ThreadPoolExecutor(1, "usage")
+
+    def usage(budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
+        return thread.submit(ledger.usage, budgets, at).result()
+
+    def close() -> None:
+        thread.submit(ledger.close).result()
+        thread.shutdown()
+
+    return usage, close
 
 
 def _tokens(oauth: OAuthSettings | None, fetch: Fetch | None) -> JwtVerifier | None:

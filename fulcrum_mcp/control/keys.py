@@ -72,11 +72,12 @@ class Keys:
             )
         if len(roles) > _MOST_ROLES:
             raise Invalid(f"roles: at most {_MOST_ROLES}; give fewer.")
+        name = _text("name", name)
         now = self._now()
         made = make_key(
             tenant=principal.tenant,
-            agent=_text("agent", agent if agent is not None else name),
-            name=_text("name", name),
+            agent=_text("agent", agent) if agent is not None else name,
+            name=name,
             roles=tuple(dict.fromkeys(_text("roles", role) for role in roles)),
             scopes=given,
             at=now,

@@ -1,0 +1,36 @@
+"""Options that several commands share."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fulcrum_mcp.errors import Invalid
+
+__all__ = ["ConfigOption", "DataOption", "JsonOption", "UrlOption", "seconds"]
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="A running gateway; the key comes from FULCRUM_API_KEY."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="A data folder; default: that of fulcrum up."),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="A fulcrum.toml, or a client's JSON with mcpServers."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+
+_SPAN = re.compile(r"(\d{1,9})([smhdw]?)\Z")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def seconds(text: str, option: str) -> int:
+    """`90d`, `12h`, `3600` in seconds. Raises `Invalid`."""
+    found = _SPAN.match(text)
+    if found is None:
+        raise Invalid(f'{option}: "{text}" is not a span of time; write for example 90d, 12h or 30m.')
+    return int(found[1]) * _UNITS[found[2]]

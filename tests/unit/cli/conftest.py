@@ -1,0 +1,3 @@
+from conftest_cli import run
+
+__all__ = ["run"]
