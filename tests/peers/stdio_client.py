@@ -36,6 +36,8 @@ async def upstream(settings: StdioConfig | None = None, **options: Any) -> Async
         yield made
     finally:
         pids.update(made.pids)
+        guard = made._table._guard.pid
+        pids.update(() if guard is None else (guard,))
         await made.close()
         assert made.pids == []
         assert [pid for pid in pids if psutil.pid_exists(pid)] == []

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -44,10 +45,14 @@ def alive(pid: int) -> bool:
         return False
 
 
+def descriptors_here() -> set[Path]:
+    return set(Path("/dev/fd").iterdir())
+
+
 async def connected(to: Any, version: str) -> Client:
     client = Client(to, version)
     if version == LEGACY:
-        await client.initialize()
+        await read(await client.initialize())
     return client
 
 
@@ -264,6 +269,21 @@ async def test_process_sees_the_operators_environment_and_none_of_the_gateways(m
     assert not [name for name in environment if name.startswith("FULCRUM_")]
 
 
+async def test_process_inherits_no_descriptor_of_the_gateway_and_closing_gives_all_back() -> None:
+    async with upstream() as to:
+        await Client(to).call("echo")
+    before = descriptors_here()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.set_inheritable(True)
+        async with upstream() as to:
+            await connected(to, LEGACY)
+            descriptors = await Client(to).result("descriptors")
+            assert descriptors[:3] == [0, 1, 2]
+            assert listening.fileno() not in descriptors
+            assert len(descriptors) == 4
+    await until(lambda: descriptors_here() == before)
+
+
 async def test_stderr_reaches_the_log_line_by_line() -> None:
     lines: list[tuple[str, str]] = []
     to = StdioUpstream("files", config({"TOKEN": "hunter2"}), log=lambda name, line: lines.append((name, line)))
@@ -316,6 +336,16 @@ async def test_idle_sessions_and_an_idle_shared_process_are_ended_and_busy_ones_
         assert (await idle.call("echo")).status == 404
         assert (await busy.call("echo")).status == 200
         await standing.close()
+
+
+async def test_session_with_too_many_unanswered_requests_takes_no_more() -> None:
+    async with upstream(max_in_flight=2, stream_delay=0.01) as to:
+        client = await connected(to, LEGACY)
+        for _ in range(2):
+            await (await client.call("hold")).close()
+        with pytest.raises(UpstreamFailed, match="2 requests of this session are unanswered") as failure:
+            await client.call("echo")
+        assert not failure.value.sent
 
 
 async def test_cancelled_start_leaves_no_process() -> None:

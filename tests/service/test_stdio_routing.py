@@ -25,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 async def legacy(to: StdioUpstream, version: str = LEGACY, agent: str = "agent") -> Client:
     client = Client(to, version, agent)
-    await client.initialize()
+    await read(await client.initialize())
     return client
 
 
@@ -121,8 +121,10 @@ async def test_session_of_another_principal_or_nobody_does_not_exist() -> None:
 async def test_deleted_session_is_gone_with_its_process() -> None:
     async with upstream() as to:
         client = await legacy(to)
+        standing = await to.send(client.request("GET"))
         assert (await to.send(client.request("DELETE"))).status == 204
         assert to.pids == []
+        assert await read(standing) == []
         reply = await client.call("echo")
         assert reply.status == 404
         assert (await read(reply))[0]["id"] == 2

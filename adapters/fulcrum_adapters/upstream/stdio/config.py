@@ -22,6 +22,8 @@ class StdioConfig:
     directory: str | None = None
     max_processes: int = 64
     max_processes_per_principal: int = 16
+    max_in_flight: int = 1000
+    """Unanswered requests of one legacy session."""
     idle_timeout: float = 1800.0
     line_limit: int = 16 * 1024 * 1024
     """A longer line of output makes the process unhealthy: it is ended."""

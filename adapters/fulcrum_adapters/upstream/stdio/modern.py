@@ -60,6 +60,8 @@ class ModernProcess(Multiplexer):
     def _leaves(self, exchange: Exchange) -> None:
         """What comes for a while after a request's end may still be about it."""
         if exchange.method != _LISTEN:
+            if len(self._recent) >= _LINGER:
+                self._forget_old(time.monotonic())
             self._recent[exchange.owner, _receives(exchange, logs=True)] = time.monotonic() + self._grace
 
     def unclaimed(self, number: Hashable) -> None:
@@ -127,12 +129,14 @@ class ModernProcess(Multiplexer):
 
     def _only_receiver(self, *, logs: bool) -> Exchange | None:
         """The newest request when all that could be meant have one owner; ended ones count for a while."""
-        now = time.monotonic()
-        self._recent = {who: until for who, until in self._recent.items() if until > now}
+        self._forget_old(time.monotonic())
         living = [exchange for exchange in self.exchanges.values() if _receives(exchange, logs=logs)]
         owners = {exchange.owner for exchange in living}
         owners.update(owner for owner, opted in self._recent if opted or not logs)
         return living[-1] if living and len(owners) == 1 else None
+
+    def _forget_old(self, now: float) -> None:
+        self._recent = {who: until for who, until in self._recent.items() if until > now}
 
     def asked(self, message: Message) -> None:
         """This version knows no requests from servers: refuse, so that the server does not wait."""

@@ -65,6 +65,16 @@ class Session(Multiplexer):
         self._streams[number] = stream
         return stream
 
+    def ask(self, message: bytes, document: Mapping[str, Any], owner: Hashable) -> Exchange:
+        """Send a request, unless too many are unanswered: nothing but an answer or the session's end removes one."""
+        if len(self.exchanges) >= self._config.max_in_flight:
+            raise UpstreamFailed(
+                f'upstream "{self.process.name}": {len(self.exchanges)} requests of this session are unanswered; '
+                "cancel some or end the session",
+                sent=False,
+            )
+        return super().ask(message, document, owner)
+
     def receive(self, line: bytes) -> None:
         """Take a line of the process's output."""
         self.used = time.monotonic()
@@ -240,4 +250,4 @@ class Session(Multiplexer):
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        self._standing.finish(failure)
+        self._standing.finish(None if self.process.wanted else failure)
