@@ -48,7 +48,7 @@ async def silent(peer: Peer) -> None:
 async def test_judged_bytes_and_operator_headers_arrive_as_they_are(client: Client) -> None:
     message = '{"a":"ä","n":123456789012345678901234567890}'.encode()
     async with wire_server(answer(EMPTY)) as server, http_upstream(server.port, client) as upstream:
-        await upstream.send(
+        reply = await upstream.send(
             post(
                 message,
                 (b"mcp-method", b"tools/call"),
@@ -64,6 +64,7 @@ async def test_judged_bytes_and_operator_headers_arrive_as_they_are(client: Clie
                 (b"host", b"of-the-client"),
             )
         )
+        assert await reply.read() == b"{}"
     head, _, body = server.requests[0].partition(b"\r\n\r\n")
     lines = [line.lower() for line in head.split(b"\r\n")]
     assert lines[0] == b"post /mcp?key=canary-query http/1.1"

@@ -47,6 +47,11 @@ def origin() -> Iterator[str]:
             process.wait(10)
 
 
+async def status_of(reply: UpstreamReply) -> int:
+    await reply.read()
+    return reply.status
+
+
 async def messages(reply: UpstreamReply) -> list[Any]:
     if not reply.streams:
         return [json.loads(await reply.read())]
@@ -136,15 +141,12 @@ async def test_legacy_server_keeps_its_session_and_ends_it(origin: str, client: 
             [answer] = await messages(reply)
             assert answer["result"]["protocolVersion"] == "2025-11-25"
             note = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-            accepted = await upstream.send(UpstreamRequest("POST", session, note))
-            assert accepted.status == 202
+            assert await status_of(await upstream.send(UpstreamRequest("POST", session, note))) == 202
             stream = await upstream.send(UpstreamRequest("GET", [*session, (b"accept", b"text/event-stream")]))
             assert stream.streams
             call = b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":2}}}'
             [added] = await messages(await upstream.send(UpstreamRequest("POST", session, call)))
             assert added["result"]["content"][0]["text"] == "3"
             await stream.close()
-            ended = await upstream.send(UpstreamRequest("DELETE", session))
-            assert ended.status == 200
-            gone = await upstream.send(UpstreamRequest("POST", session, call))
-            assert gone.status == 404
+            assert await status_of(await upstream.send(UpstreamRequest("DELETE", session))) == 200
+            assert await status_of(await upstream.send(UpstreamRequest("POST", session, call))) == 404
