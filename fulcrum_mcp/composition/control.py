@@ -172,7 +172,8 @@ def admin_key(plane: ControlPlane, settings: Settings) -> FirstKey | None:
     if settings.admin_key is not None:
         return _from_environment(plane.key_repository, settings.admin_key.get_secret_value())
     path = settings.data / "admin.key"
-    if not path.exists() and any(_is_admin(key) for key in plane.key_repository.list("default")):
+    somebody = any(_is_admin(key) for key in plane.key_repository.list("default"))
+    if somebody and not path.exists():  # in this order: whoever makes the first key writes the file before the store
         return None
     return _in_file(plane.key_repository, path, agent="admin", name="admin", scopes=_ADMIN_SCOPES)
 
