@@ -1,6 +1,6 @@
 """`python -m bench.profile`: where the time of a governed call goes.
 
-Starts Fulcrum as the bench does, under cProfile (all threads; functions by own time) or, with
+Starts Fulcrum as the bench does, under cProfile (all threads; functions by own CPU time) or, with
 `--sampler py-spy` where py-spy is installed, under a sampler that sees native code and costs nothing. A profile shows
 proportions; the bench shows what a call costs.
 """
@@ -10,6 +10,7 @@ import contextlib
 import pstats
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,26 +22,31 @@ from bench.processes import cores, free_port, python, started, until_listening
 __all__ = ["main"]
 
 _RUN = """\
-import cProfile, pstats, sys, threading
-profiles = [cProfile.Profile()]
+import atexit, cProfile, pstats, sys, threading, time
+
+class Profile(cProfile.Profile):
+    def create_stats(self):  # without ending what other threads are still in the middle of
+        self.snapshot_stats()
+
+profiles = [Profile(time.thread_time)]
 run = threading.Thread.run
 
 def profiled(thread):
-    profiles.append(cProfile.Profile())
-    profiles[-1].runcall(run, thread)
+    profile = Profile(time.thread_time)
+    profiles.append(profile)
+    profile.runcall(run, thread)
+
+@atexit.register
+def dump():
+    stats = pstats.Stats(profiles[0])
+    for profile in filter(cProfile.Profile.getstats, profiles[1:]):
+        stats.add(profile)
+    stats.dump_stats({out!r})
 
 threading.Thread.run = profiled
 sys.argv = ["fulcrum", *sys.argv[2:]]
 from fulcrum_mcp.cli import main
-try:
-    profiles[0].runcall(main)
-except SystemExit:
-    pass
-finally:
-    stats = pstats.Stats(profiles[0])
-    for profile in profiles[1:]:
-        stats.add(profile)
-    stats.dump_stats({out!r})
+profiles[0].runcall(main)
 """
 
 
@@ -67,6 +73,7 @@ def main() -> int:
     parser.add_argument("--sampler", choices=("cprofile", "py-spy"), default="cprofile")
     parser.add_argument("--out", type=Path, default=Path("profile.out"), help="pstats file, or py-spy's flame graph")
     options = parser.parse_args()
+    options.out.unlink(missing_ok=True)
     gateway_cores, other_cores = cores(pin=True)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fulcrum-profile-")))
@@ -83,8 +90,13 @@ def main() -> int:
         report = apart(running.target, options.connections, other_cores, seconds=options.seconds)
         assert running.tree is not None
         running.tree.process.send_signal(signal.SIGINT)
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(subprocess.TimeoutExpired):
             running.tree.process.wait(timeout=20)
+        if not options.out.exists() and running.log is not None:
+            print(
+                f"no profile was written; the gateway's last words: {running.log.read_text()[-2000:]}", file=sys.stderr
+            )
+            return 1
     print(f"{report.calls} calls, {report.wrong} wrong, p50 {report.p50:.3f} ms (profiled). {report.first_wrong}")
     for stage, milliseconds in report.stages.items():
         print(f"  {stage:12} {milliseconds:.3f} ms")
