@@ -90,9 +90,9 @@ class ServerProcess:
             self._errors = await self._reads(child.stderr, _STDERR, self.words.feed)
             self._output = await self._reads(child.stdout, _STDOUT, self._received)
             self._input, _ = await self._loop.connect_write_pipe(lambda: Pipe(lambda: self._lost(_STDIN)), child.stdin)
-        except BaseException:
+        except OSError as exc:
             self._signal(signal.SIGKILL)
-            raise
+            raise self._failed(f"its pipes could not be read: {exc.strerror}; try again later", sent=False) from exc
 
     def _why(self, exc: OSError) -> str:
         program, directory = self.config.command[0], self.config.directory
@@ -246,6 +246,8 @@ class ServerProcess:
 
     def _signal(self, number: int) -> bool:
         """Whether anybody was there."""
+        if self.pid <= 1:
+            return False  # 0 would be our own group
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
