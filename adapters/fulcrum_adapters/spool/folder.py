@@ -82,7 +82,7 @@ class Folder:
     def segments(self) -> list[int]:
         """Numbers of the segments that are there, ascending."""
         try:
-            names = os.listdir(self.path)
+            names = [path.name for path in self.path.iterdir()]
         except FileNotFoundError:
             return []
         return sorted(int(name[:-4]) for name in names if name.endswith(".seg") and name[:-4].isdigit())
@@ -135,9 +135,11 @@ class Folder:
 def folders(root: Path) -> Iterator[Folder]:
     """All writers' folders, living and dead, in a stable order."""
     try:
-        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        names = sorted(path.name for path in root.iterdir() if path.is_dir())
     except FileNotFoundError:
         return
+    except OSError as exc:
+        raise Unavailable(f"the audit spool {root} cannot be read: {exc.strerror}; repair the folder") from exc
     for name in names:
         yield Folder(root / name)
 

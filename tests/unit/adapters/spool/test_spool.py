@@ -1,0 +1,415 @@
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from audit_trails import calls, decided, finished, new_id
+from fulcrum_adapters.spool import Spool, SpoolConfig, SpoolReader
+from fulcrum_adapters.spool import spool as module
+from fulcrum_adapters.spool.folder import Folder, boot_id, folders
+from fulcrum_mcp.core.audit import parse_record
+from fulcrum_mcp.errors import Invalid, Unavailable
+from fulcrum_mcp.ports import SpoolPosition
+
+SMALL = SpoolConfig("os", segment_bytes=4096)
+START = SpoolPosition(0, 0)
+
+
+class Broken:
+    """Makes the next system calls of the spool fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, error: int, *, short: int = -1) -> None:
+        self.left = 1
+        real = getattr(os, name)
+
+        def fail(*args: object) -> object:
+            if self.left > 0:
+                self.left -= 1
+                if short >= 0:
+                    real(args[0], memoryview(args[1])[:short], *args[2:])  # type: ignore[arg-type]
+                raise OSError(error, os.strerror(error))
+            return real(*args)
+
+        monkeypatch.setattr(module if name == "fdatasync" else os, "_fdatasync" if name == "fdatasync" else name, fail)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def reader(root: Path, chunk: int = 256 << 10) -> SpoolReader:
+    return SpoolReader(root, root.parent / "aside", chunk)
+
+
+def read(root: Path, writer: str | None = None, chunk: int = 256 << 10) -> tuple[list[bytes], list[str]]:
+    lines: list[bytes] = []
+    faults: list[str] = []
+    source = reader(root, chunk)
+    for each in [writer] if writer else source.writers():
+        position = START
+        while (piece := source.read(each, position)) is not None:
+            lines += piece.lines
+            faults += piece.faults
+            position = piece.position
+    return lines, faults
+
+
+def seqs(lines: Sequence[bytes]) -> list[int]:
+    heads = [parse_record(line) for line in lines]
+    assert all(head is not None and head.whole for head in heads)
+    known: dict[str, str] = {}
+    for head in heads:
+        assert head is not None
+        assert known.get(head.chain, "0" * 64) == head.prev
+        known[head.chain] = head.hash
+    return [head.seq for head in heads if head]
+
+
+def die(spool: Spool) -> None:
+    """What kill -9 leaves: locks gone, nothing said."""
+    spool._drop()
+
+
+def last_segment(root: Path, writer: str) -> Path:
+    folder = Folder(root / writer)
+    return folder.segment(folder.segments()[-1])
+
+
+def test_stream_durability_is_refused_with_the_remedy() -> None:
+    with pytest.raises(Invalid, match='use "sync" or "os"'):
+        SpoolConfig("stream")
+    with pytest.raises(Invalid, match="fast"):
+        SpoolConfig("fast")
+
+
+def test_files_are_private(root: Path) -> None:
+    with Spool.open(root) as spool:
+        spool.append(calls(1))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in [root, *root.rglob("*")]}
+    assert modes == {
+        "spool": 0o700,
+        spool.writer: 0o700,
+        "lock": 0o600,
+        "state": 0o600,
+        "00000001.seg": 0o600,
+    }
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_dead_writers_chains_are_continued(root: Path, kill: bool) -> None:
+    first = Spool.open(root)
+    first.append(calls(2))
+    (die if kill else Spool.close)(first)
+    with Spool.open(root) as second:
+        assert second.writer == first.writer
+        second.append(calls(1))
+    assert seqs(read(root)[0]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_living_writers_have_folders_of_their_own(root: Path) -> None:
+    with Spool.open(root) as one, Spool.open(root) as two:
+        assert one.writer != two.writer
+        one.append(calls(1))
+        two.append(calls(1))
+    assert seqs(read(root)[0]) == [1, 2, 1, 2]
+
+
+def test_writers_that_come_and_go_share_one_folder(root: Path) -> None:
+    for _ in range(20):
+        with Spool.open(root, SMALL) as spool:
+            spool.append(calls(1))
+    assert len(list(folders(root))) == 1
+    assert seqs(read(root)[0]) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("chunk", [600, 5000, 256 << 10])
+def test_records_are_read_across_segments(root: Path, chunk: int) -> None:
+    with Spool.open(root, SMALL) as spool:
+        for _ in range(40):
+            spool.append(calls(1))
+        assert len(Folder(root / spool.writer).segments()) > 5
+        assert seqs(read(root, chunk=chunk)[0]) == list(range(1, 81))
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 100, 300])
+def test_a_torn_end_is_cut_off_and_what_was_acknowledged_stays(root: Path, cut: int) -> None:
+    spool = Spool.open(root)
+    spool.append(calls(1))
+    path = last_segment(root, spool.writer)
+    whole = path.stat().st_size
+    committed = (path.parent / "state").read_bytes()
+    spool.append(calls(1))
+    end = path.read_bytes()
+    die(spool)
+    path.write_bytes(end[: whole + cut])  # killed in the middle of the second write
+    (path.parent / "state").write_bytes(committed)
+    with Spool.open(root) as second:
+        assert second.writer == spool.writer
+        second.append(calls(1))
+    lines, faults = read(root)
+    assert seqs(lines) in ([1, 2, 3, 4], [1, 2, 3, 4, 5])
+    assert faults == []
+
+
+def test_zeros_at_the_end_are_a_torn_end(root: Path) -> None:
+    spool = Spool.open(root)
+    spool.append(calls(1))
+    die(spool)
+    with last_segment(root, spool.writer).open("ab") as file:
+        file.write(b"\0" * 5000)
+    with Spool.open(root) as second:
+        assert second.writer == spool.writer
+        second.append(calls(1))
+    assert seqs(read(root)[0]) == [1, 2, 3, 4]
+
+
+def test_damage_in_the_middle_is_reported_kept_and_the_chains_end(root: Path) -> None:
+    spool = Spool.open(root)
+    for _ in range(3):
+        spool.append(calls(1))
+    die(spool)
+    path = last_segment(root, spool.writer)
+    raw = bytearray(path.read_bytes())
+    place = raw.index(b'"seq":3')
+    raw[place + 40] ^= 1
+    path.write_bytes(raw)
+    with Spool.open(root) as second:
+        assert second.writer != spool.writer
+        second.append(calls(1))
+        source = reader(root)
+        first = source.read(spool.writer, START)
+        assert first is not None
+        assert len(first.lines) == 2
+        damage = source.read(spool.writer, first.position)
+        assert damage is not None
+        assert "are damaged" in damage.faults[0]
+        rest = source.read(spool.writer, damage.position)
+        assert rest is not None
+        assert [parse_record(line).seq for line in rest.lines] == [4, 5, 6]  # type: ignore[union-attr]
+        source.release(spool.writer, rest.position)
+        assert source.writers() == [second.writer]
+        kept = list((root.parent / "aside").iterdir())
+        assert [item.read_bytes() for item in kept] == [bytes(raw)]
+
+
+def test_a_lost_end_is_reported(root: Path) -> None:
+    spool = Spool.open(root)
+    spool.append(calls(1))
+    spool.append(calls(1))
+    die(spool)
+    path = last_segment(root, spool.writer)
+    os.truncate(path, path.stat().st_size - 10)
+    with Spool.open(root) as second:
+        assert second.writer != spool.writer
+    assert "damaged" in (root / spool.writer / "retired").read_text()
+
+
+def test_open_calls_are_those_forwarded_and_not_finished(root: Path) -> None:
+    done, lost, denied = new_id("call_"), new_id("call_"), new_id("call_")
+    spool = Spool.open(root)
+    spool.append([decided(done), decided(lost), decided(denied, effect="deny"), decided(done, leg=1)])
+    spool.append([finished(done)])
+    die(spool)
+    with Spool.open(root) as second:
+        assert [(call.call, call.leg, call.tenant) for call in second.open_calls] == [(lost, 0, "default"), (done, 1, "default")]
+        assert json.loads(second.open_calls[0].data)["call_id"] == lost
+        second.append([finished(lost, outcome="outcome_unknown")])
+        assert [(call.call, call.leg) for call in second.open_calls] == [(done, 1)]
+
+
+def test_open_calls_survive_rotation_removal_and_many_deaths(root: Path) -> None:
+    lost = new_id("call_")
+    spool = Spool.open(root, SMALL)
+    spool.append([decided(lost)])
+    for _ in range(30):
+        spool.append(calls(1))
+    source = reader(root)
+    source.release(spool.writer, SpoolPosition(10**6, 0))
+    assert len(Folder(root / spool.writer).segments()) == 1
+    die(spool)
+    for _ in range(3):
+        again = Spool.open(root, SMALL)
+        assert [call.call for call in again.open_calls] == [lost]
+        die(again)
+
+
+def test_orphans_are_finished_once_and_given_back(root: Path) -> None:
+    lost = [new_id("call_") for _ in range(3)]
+    spools = [Spool.open(root) for _ in range(3)]
+    for spool, call in zip(spools, lost, strict=True):
+        spool.append([decided(call)])
+    for spool in spools[:2]:
+        die(spool)
+    seen: list[str] = []
+    for orphan in Spool.orphans(root):
+        seen += [call.call for call in orphan.open_calls]
+        orphan.append([finished(call.call, outcome="outcome_unknown") for call in orphan.open_calls])
+    assert sorted(seen) == sorted(lost[:2])
+    assert list(Spool.orphans(root)) == []
+    die(spools[2])
+    assert [orphan.open_calls[0].call for orphan in Spool.orphans(root)] == [lost[2]]
+    assert [orphan.open_calls[0].call for orphan in Spool.orphans(root)] == [lost[2]]  # still open: seen again
+
+
+def test_open_calls_of_a_damaged_spool_pass_to_its_successor(root: Path) -> None:
+    lost = new_id("call_")
+    spool = Spool.open(root)
+    spool.append([*calls(1), decided(lost)])
+    die(spool)
+    path = last_segment(root, spool.writer)
+    path.write_bytes(path.read_bytes().replace(b'"seq":1,', b'"seq":7,'))
+    found = [(orphan.writer, [call.call for call in orphan.open_calls]) for orphan in Spool.orphans(root)]
+    assert [calls for _, calls in found] == [[lost]]
+    assert found[0][0] != spool.writer
+    successor = Spool.open(root)
+    assert successor.writer == found[0][0]
+    successor.append([finished(lost, outcome="outcome_unknown")])
+    successor.close()
+    assert list(Spool.orphans(root)) == []
+
+
+def test_without_fdatasync_chains_end_at_a_restart_of_the_machine(root: Path) -> None:
+    with Spool.open(root, SMALL) as spool:
+        spool.append(calls(1))
+    with Spool.open(root, SMALL) as same:
+        assert same.writer == spool.writer
+    lock = root / spool.writer / "lock"
+    lock.write_text(lock.read_text().replace(boot_id() or "", "another"))
+    with Spool.open(root, SMALL) as other:
+        assert other.writer != spool.writer
+
+
+@pytest.mark.parametrize(("error", "short"), [(28, 0), (28, 200), (5, 0), (27, 50)])
+def test_a_failing_disk_denies_and_leaves_no_trace(root: Path, monkeypatch: pytest.MonkeyPatch, error: int, short: int) -> None:
+    with Spool.open(root, SMALL) as spool:
+        spool.append(calls(1))
+        size = last_segment(root, spool.writer).stat().st_size
+        with monkeypatch.context() as patch:
+            Broken(patch, "pwrite", error, short=short)
+            with pytest.raises(Unavailable, match="calls are denied"):
+                spool.append(calls(1))
+        assert last_segment(root, spool.writer).stat().st_size == size
+        assert [ref.seq for ref in spool.append(calls(1))] == [3, 4]
+    assert seqs(read(root)[0]) == [1, 2, 3, 4]
+
+
+def test_after_a_failed_fdatasync_the_segment_is_left(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Spool.open(root) as spool:
+        spool.append(calls(1))
+        path = last_segment(root, spool.writer)
+        with monkeypatch.context() as patch:
+            Broken(patch, "fdatasync", 5)
+            with pytest.raises(Unavailable):
+                spool.append(calls(1))
+        refs = spool.append(calls(1))
+        assert [ref.seq for ref in refs] == [3, 4]
+        assert last_segment(root, spool.writer) != path
+    assert seqs(read(root)[0]) == [1, 2, 3, 4]
+
+
+def test_a_refused_write_that_comes_back_after_a_crash_is_not_believed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fdatasync fails, the cut does not reach the disk either, power is lost: the bytes are there again."""
+    spool = Spool.open(root)
+    spool.append(calls(1))
+    path = last_segment(root, spool.writer)
+    kept: list[bytes] = []
+    with monkeypatch.context() as patch:
+        Broken(patch, "fdatasync", 5)
+        patch.setattr(os, "ftruncate", lambda *_: kept.append(path.read_bytes()))
+        with pytest.raises(Unavailable):
+            spool.append(calls(1))
+    spool.append(calls(1))
+    die(spool)
+    assert len(kept[0]) > 1000
+    path.write_bytes(kept[0])
+    with Spool.open(root) as second:
+        assert second.writer == spool.writer
+    assert seqs(read(root)[0]) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["open", "write"])
+def test_a_failed_rotation_denies_and_the_next_one_works(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with Spool.open(root, SMALL) as spool:
+        while last_segment(root, spool.writer).stat().st_size < 4096 - 1000:
+            spool.append([finished(new_id("call_"))])
+        before = len(read(root)[0])
+        with monkeypatch.context() as patch:
+            Broken(patch, name, 28)
+            with pytest.raises(Unavailable):
+                spool.append(calls(1))
+        spool.append(calls(1))
+    assert len(seqs(read(root)[0])) == before + 2
+    assert read(root)[1] == []
+
+
+def test_a_segment_killed_while_it_was_made_is_ignored(root: Path) -> None:
+    spool = Spool.open(root, SMALL)
+    spool.append(calls(2))
+    die(spool)
+    (root / spool.writer / "00000002.seg").write_bytes(b"H\0\0")
+    with Spool.open(root, SMALL) as second:
+        assert second.writer == spool.writer
+        second.append(calls(1))
+    assert seqs(read(root)[0]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_living_writers_unacknowledged_bytes_are_not_read(root: Path) -> None:
+    with Spool.open(root) as spool:
+        spool.append(calls(1))
+        state = root / spool.writer / "state"
+        acknowledged = state.read_bytes()
+        spool.append(calls(1))
+        state.write_bytes(acknowledged)
+        assert seqs(read(root)[0]) == [1, 2]
+
+
+def test_a_dead_writers_unacknowledged_bytes_are_read(root: Path) -> None:
+    spool = Spool.open(root)
+    spool.append(calls(1))
+    state = root / spool.writer / "state"
+    acknowledged = state.read_bytes()
+    spool.append(calls(1))
+    die(spool)
+    state.write_bytes(acknowledged)
+    assert seqs(read(root)[0]) == [1, 2, 3, 4]
+
+
+def test_confirmed_segments_are_removed_but_the_last(root: Path) -> None:
+    with Spool.open(root, SMALL) as spool:
+        for _ in range(30):
+            spool.append(calls(1))
+        source = reader(root)
+        folder = Folder(root / spool.writer)
+        numbers = folder.segments()
+        source.release(spool.writer, SpoolPosition(3, 0))
+        assert folder.segments() == [number for number in numbers if number >= 3]
+        source.release(spool.writer, SpoolPosition(10**6, 0))
+        assert folder.segments() == numbers[-1:]
+        assert [ref.seq for ref in spool.append(calls(1))] == [61, 62]
+
+
+def test_a_full_spool_denies_until_the_store_confirms(root: Path) -> None:
+    with Spool.open(root, SpoolConfig("os", segment_bytes=4096, max_bytes=20_000)) as spool:
+        written = 0
+        with pytest.raises(Unavailable, match="not confirmed"):
+            for _ in range(100):
+                written += len(spool.append(calls(1)))
+        assert 20 < written < 60
+        reader(root).release(spool.writer, SpoolPosition(10**6, 0))
+        assert spool.append(calls(1))[0].seq == written + 1
+
+
+def test_a_read_only_root_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unavailable, match="spool"):
+        Spool.open(tmp_path / "file" / "spool")
+
+
+@pytest.fixture(autouse=True)
+def _no_open_files_left() -> Iterator[None]:
+    before = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    yield
+    after = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else 0
+    assert after <= before
