@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import anyio
@@ -33,7 +33,7 @@ def answered(message: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def over_http() -> AsyncIterator[Upstream]:
+async def over_http() -> AsyncGenerator[Upstream]:
     async def script(peer: Peer) -> None:
         while True:
             body = answered((await peer.request()).partition(b"\r\n\r\n")[2])
@@ -45,7 +45,7 @@ async def over_http() -> AsyncIterator[Upstream]:
 
 
 @contextlib.asynccontextmanager
-async def over_stdio() -> AsyncIterator[Upstream]:
+async def over_stdio() -> AsyncGenerator[Upstream]:
     upstream = StdioUpstream("files", config())
     try:
         yield upstream
@@ -54,7 +54,7 @@ async def over_stdio() -> AsyncIterator[Upstream]:
 
 
 @contextlib.asynccontextmanager
-async def in_memory() -> AsyncIterator[Upstream]:
+async def in_memory() -> AsyncGenerator[Upstream]:
     yield MemoryUpstream("files", lambda request: MemoryReply(body=answered(request.message)))
 
 

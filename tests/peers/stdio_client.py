@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def config(environment: Mapping[str, str] | None = None, **options: Any) -> Stdi
 
 
 @contextlib.asynccontextmanager
-async def upstream(settings: StdioConfig | None = None, **options: Any) -> AsyncIterator[StdioUpstream]:
+async def upstream(settings: StdioConfig | None = None, **options: Any) -> AsyncGenerator[StdioUpstream]:
     """An upstream whose processes are proved to be gone when it was closed."""
     made = StdioUpstream("files", settings or config(**options))
     pids: set[int] = set()
