@@ -24,6 +24,7 @@ _MOST = 4 << 20
 _OPTIONS = ("data", "policies", "http", "grpc", "anonymous", "deny_as")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
+_BUILT_IN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _MIN_KEY = 32
 
 
@@ -185,13 +186,16 @@ def _data(file: FileSettings, places: Places, environ: Mapping[str, str], folder
 
 
 def _policies(file: FileSettings, places: Places, folder: Path) -> Path | str | None:
-    given = file.policies
-    if given is None or given == "observe" or given.startswith("starter:"):
-        return given
-    path = _path(given, "policies", places, folder)
-    if not path.exists():
-        raise Invalid(f"{places.at(('policies',))}: {path} does not exist; name a folder of .rego files")
-    return path
+    if file.policies is None:
+        return None
+    path = _path(file.policies, "policies", places, folder)
+    if path.exists():
+        return path
+    if _BUILT_IN.match(file.policies):
+        return file.policies
+    raise Invalid(
+        f"{places.at(('policies',))}: {path} does not exist; name a folder of .rego files, or a starter policy"
+    )
 
 
 def _path(given: str, key: str, places: Places, folder: Path) -> Path:

@@ -127,7 +127,7 @@ class Settings(Frozen):
 
     data: Path
     policies: Path | str | None = None
-    """A folder, or the name of a built-in set (`observe`, `starter:NAME`); None: not said."""
+    """A folder or file that exists, or the name of a starter policy (`observe`, `allow_all`, ...); None: not said."""
     http: Bind = Bind(host="127.0.0.1", port=8080)
     grpc: Bind = Bind(host="127.0.0.1", port=50051)
     anonymous: str | None = None

@@ -222,3 +222,14 @@ def test_an_option_that_does_not_exist_is_our_own_mistake() -> None:
 def test_data_defaults_to_the_users_data_folder() -> None:
     assert load(None, environ={"XDG_DATA_HOME": "/x", "HOME": "/h"}).data == Path("/x/fulcrum")
     assert load(None, environ={"XDG_DATA_HOME": "relative", "HOME": "/h"}).data == Path("/h/.local/share/fulcrum")
+
+
+def test_policies_are_a_path_that_exists_or_a_starters_name(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "fulcrum.toml"
+    file.write_text('policies = "mine"\n')
+    assert load(file, environ={}).policies == tmp_path / "mine"
+    assert load(None, environ={}, overrides={"policies": "allow_all"}).policies == "allow_all"
+    file.write_text('policies = "./yours"\n')
+    with pytest.raises(Invalid, match=r"fulcrum.toml:1: .*yours does not exist; name a folder"):
+        load(file, environ={})
