@@ -99,6 +99,11 @@ class Catalog:
         """True once the upstream has answered."""
         return self.revision > 0
 
+    @property
+    def refreshing(self) -> bool:
+        """True while the upstream is being asked."""
+        return self._refreshing is not None
+
     async def tool(self, name: str, via: Via | None = None) -> ToolEntry | None:
         """The tool of this name. An unknown name refreshes the catalog once (through `via` where given)."""
         entry = self.tools.get(name)
@@ -166,17 +171,18 @@ class Catalog:
             except UpcallError:
                 self.modern = False
             if self.modern:
-                self._describe(found)
+                self.describe(found)
                 await self._fetch(modern)
                 return
         legacy, hello = await open_legacy(self.upstream, _request_id())
         try:
-            self._describe(hello)
+            self.describe(hello)
             await self._fetch(legacy)
         finally:
             await end_legacy(self.upstream, legacy)
 
-    def _describe(self, hello: Mapping[str, Any]) -> None:
+    def describe(self, hello: Mapping[str, Any]) -> None:
+        """Take over what the upstream says of itself: capabilities and instructions."""
         capabilities = hello.get("capabilities")
         self.capabilities = capabilities if isinstance(capabilities, dict) else {}
         instructions = hello.get("instructions")

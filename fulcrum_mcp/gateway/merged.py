@@ -1,27 +1,228 @@
-"""The face of all upstreams, `/mcp`."""
+"""The face of all upstreams, `/mcp`: names say which one is meant, lists are merged, the rest goes where it belongs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from fulcrum_mcp.gateway.catalog import Catalog
+from fulcrum_mcp.gateway.exchange import Exchange
+from fulcrum_mcp.gateway.gate import refused
 from fulcrum_mcp.gateway.hub import Hub
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
+from fulcrum_mcp.gateway.listing import LIST_METHODS
+from fulcrum_mcp.gateway.merged_listen import listen_all
+from fulcrum_mcp.gateway.merged_lists import (
+    BadCursor,
+    instructions_of,
+    merged_capabilities,
+    merged_list,
+    ready_catalogs,
+)
+from fulcrum_mcp.gateway.merged_session import (
+    at_peer,
+    delete_all,
+    get_all,
+    initialize_all,
+    notify_all,
+    request_all,
+)
+from fulcrum_mcp.gateway.methods import KNOWN
+from fulcrum_mcp.gateway.naming import renamer, resource_server, split_name
+from fulcrum_mcp.gateway.param_headers import encode_header
+from fulcrum_mcp.gateway.pending import Pending
+from fulcrum_mcp.gateway.tasks import TASK_METHODS
+from fulcrum_mcp.gateway.upcall import CLIENT_INFO
+from fulcrum_mcp.gateway.wire import MODERN_VERSIONS, Message, result_message
 
 __all__ = ["MergedFace"]
+
+_INVALID_REQUEST: Final = -32600
+_METHOD_NOT_FOUND: Final = -32601
+_INVALID_PARAMS: Final = -32602
+_RESOURCE_NOT_FOUND: Final = -32002
+_NAMED: Final = ("tools/call", "prompts/get")
+_BY_URI: Final = ("resources/read", "resources/subscribe", "resources/unsubscribe")
 
 
 @dataclass(frozen=True, slots=True)
 class MergedFace:
-    """All upstreams as one."""
+    """All upstreams as one MCP server."""
 
     hub: Hub
 
+    @property
+    def _exchanges(self) -> Mapping[str, Exchange]:
+        return self.hub.exchanges
+
     async def post(self, incoming: Incoming) -> Answer:
         """A message."""
-        return Answer(501)
+        message = incoming.message
+        assert message is not None
+        if message.kind == "request":
+            return await self._request(incoming, message)
+        if not incoming.modern:
+            return await notify_all(self._exchanges, incoming, message)
+        if message.kind == "notification" and message.method.startswith("notifications/"):
+            return Answer(202)
+        return refused(message, _INVALID_REQUEST, "Invalid Request: only requests are expected here", status=400)
+
+    async def _request(self, incoming: Incoming, message: Message) -> Answer:
+        routes = {
+            **dict.fromkeys(LIST_METHODS, self._list),
+            **dict.fromkeys(_NAMED, self._named),
+            **dict.fromkeys(_BY_URI, self._by_uri),
+            **dict.fromkeys(TASK_METHODS, self._task),
+            "completion/complete": self._complete,
+        }
+        otherwise = self._modern if incoming.modern else self._handshake
+        return await routes.get(message.method, otherwise)(incoming, message)
 
     async def get(self, incoming: Incoming) -> Answer:
-        """A stream."""
-        return Answer(501)
+        """The streams of a session, as one."""
+        return await get_all(self._exchanges, incoming)
 
     async def delete(self, incoming: Incoming) -> Answer:
-        """The end."""
-        return Answer(501)
+        """The end of a session, everywhere."""
+        return await delete_all(self._exchanges, incoming)
+
+    async def _modern(self, incoming: Incoming, message: Message) -> Answer:
+        if message.method == "server/discover":
+            return await self._discover(message)
+        if message.method == "subscriptions/listen":
+            return await listen_all(self._exchanges, await self._catalogs(incoming), incoming, message)
+        return await self._other(incoming, message)
+
+    async def _handshake(self, incoming: Incoming, message: Message) -> Answer:
+        if message.method == "initialize":
+            return await initialize_all(self._exchanges, self.hub.sessions, incoming, message)
+        if message.method == "ping":
+            return Answer(200, result_message(message.id, {}))
+        if message.method == "logging/setLevel":
+            able = [item for item in self._exchanges.values() if "logging" in item.catalog.capabilities]
+            return await request_all(able, incoming, message)
+        return await self._other(incoming, message)
+
+    async def _catalogs(self, incoming: Incoming) -> list[Catalog]:
+        """Those that speak the client's era."""
+        catalogs = await ready_catalogs(self._exchanges)
+        if incoming.modern:
+            return [catalog for catalog in catalogs if catalog.modern]
+        peers = None if incoming.session is None else incoming.session.peers
+        return [catalog for catalog in catalogs if peers is None or catalog.name in peers]
+
+    async def _discover(self, message: Message) -> Answer:
+        """Offered only where every upstream speaks this era: else a client that knows both falls back, and sees all."""
+        catalogs = await ready_catalogs(self._exchanges)
+        old = [catalog.name for catalog in catalogs if not catalog.modern]
+        if old:
+            text = (
+                f"{MODERN_VERSIONS[-1]} is not spoken by {', '.join(old)}; connect with initialize, "
+                "or to /servers/<name>/mcp of a server that speaks it"
+            )
+            return refused(message, _METHOD_NOT_FOUND, text, status=404)
+        missing = [name for name in self._exchanges if all(catalog.name != name for catalog in catalogs)]
+        result = {
+            "resultType": "complete",
+            "supportedVersions": list(MODERN_VERSIONS),
+            "capabilities": merged_capabilities([catalog.capabilities for catalog in catalogs]),
+            "instructions": instructions_of(catalogs, missing),
+            "ttlMs": 0,
+            "cacheScope": "private",
+            "_meta": {"io.modelcontextprotocol/serverInfo": CLIENT_INFO},
+        }
+        return Answer(200, result_message(message.id, result))
+
+    async def _list(self, incoming: Incoming, message: Message) -> Answer:
+        catalogs = await self._catalogs(incoming)
+        exchange = next(iter(self._exchanges.values()), None)
+        if exchange is None:
+            return Answer(200, result_message(message.id, {LIST_METHODS[message.method][0]: []}))
+        pending = Pending(
+            request_id=message.id or "",
+            method=message.method,
+            server="",
+            principal=incoming.principal,
+            context=incoming.context,
+            snapshot=exchange.gate.governor.snapshot,
+            modern=incoming.modern,
+        )
+        try:
+            result = await merged_list(self._exchanges, catalogs, pending, message.params.get("cursor"))
+        except BadCursor:
+            return refused(message, _INVALID_PARAMS, "Invalid params: unknown cursor; begin the list anew")
+        return Answer(200, result_message(message.id, result))
+
+    async def _to(self, server: str, incoming: Incoming, message: Message) -> Answer:
+        """Hand a request, rewritten to the upstream's own names, to its exchange."""
+        exchange = self._exchanges[server]
+        if incoming.modern and exchange.catalog.modern is False:
+            text = f"server {server} does not speak {incoming.version}; connect with initialize"
+            return refused(message, _INVALID_PARAMS, text)
+        if not incoming.modern and incoming.session is not None and server not in incoming.session.peers:
+            text = f"server {server} was not available when this session began; initialize anew"
+            return refused(message, _INVALID_PARAMS, text)
+        there = at_peer(incoming, server, message)
+        return await exchange.request(there, message, renamer(server))
+
+    async def _named(self, incoming: Incoming, message: Message) -> Answer:
+        found = split_name(message.params.get("name"))
+        if found is None or found[0] not in self._exchanges:
+            what = message.params.get("name")
+            return refused(message, _INVALID_PARAMS, f"Unknown name: {what!s:.100} (names are <server>__<name>)")
+        server, name = found
+        there = message.with_params({**message.params, "name": name})
+        return await self._to(server, _named_as(incoming, name), there)
+
+    async def _by_uri(self, incoming: Incoming, message: Message) -> Answer:
+        uri = message.params.get("uri")
+        catalogs = await self._catalogs(incoming)
+        route = resource_server(catalogs, uri) if isinstance(uri, str) else None
+        if route is None or route[0] not in self._exchanges:
+            code = _INVALID_PARAMS if incoming.modern else _RESOURCE_NOT_FOUND
+            return refused(message, code, f"Resource not found: {uri!s:.200}")
+        server, own = route
+        there = message if own == uri else message.with_params({**message.params, "uri": own})
+        return await self._to(server, _named_as(incoming, own), there)
+
+    async def _complete(self, incoming: Incoming, message: Message) -> Answer:
+        ref = message.params.get("ref")
+        ref = ref if isinstance(ref, dict) else {}
+        if ref.get("type") == "ref/prompt":
+            found = split_name(ref.get("name"))
+            own: dict[str, Any] = {} if found is None else {"name": found[1]}
+        else:
+            uri = ref.get("uri")
+            found = resource_server(await self._catalogs(incoming), uri) if isinstance(uri, str) else None
+            own = {} if found is None else {"uri": found[1]}
+        if found is None or found[0] not in self._exchanges:
+            return refused(message, _INVALID_PARAMS, "Invalid params: ref names nothing that is listed")
+        return await self._to(found[0], incoming, message.with_params({**message.params, "ref": {**ref, **own}}))
+
+    async def _task(self, incoming: Incoming, message: Message) -> Answer:
+        if message.method == "tasks/list":
+            return refused(message, _METHOD_NOT_FOUND, "tasks/list: ask /servers/<name>/mcp", status=_status(incoming))
+        servers = self.hub.tasks.servers(incoming.principal, message.params.get("taskId"))
+        if len(servers) != 1:
+            return refused(message, _INVALID_PARAMS, "Invalid params: no such task")
+        return await self._to(servers[0], incoming, message)
+
+    async def _other(self, incoming: Incoming, message: Message) -> Answer:
+        """A method that names no upstream: it can only mean the one there is."""
+        only: Sequence[str] = list(self._exchanges)
+        if len(only) == 1 and message.method not in KNOWN:
+            return await self._to(only[0], incoming, message)
+        text = f"Method not found: {message.method:.100}; for one server's own methods use /servers/<name>/mcp"
+        return refused(message, _METHOD_NOT_FOUND, text, status=_status(incoming))
+
+
+def _status(incoming: Incoming) -> int:
+    """HTTP status of an unknown method: the modern era wants 404."""
+    return 404 if incoming.modern else 200
+
+
+def _named_as(incoming: Incoming, name: str) -> Incoming:
+    """The same request with the upstream's own name in its `Mcp-Name` header."""
+    if not any(pair[0] == b"mcp-name" for pair in incoming.headers):
+        return incoming
+    headers = [pair for pair in incoming.headers if pair[0] != b"mcp-name"]
+    return replace(incoming, headers=[*headers, (b"mcp-name", encode_header(name).encode())])

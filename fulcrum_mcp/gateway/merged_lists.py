@@ -1,0 +1,114 @@
+"""The lists of the merged face: all upstreams' tools, prompts, resources and templates, filtered by the list law."""
+
+import asyncio
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from fulcrum_mcp.gateway.catalog import Catalog
+from fulcrum_mcp.gateway.exchange import Exchange
+from fulcrum_mcp.gateway.listing import LIST_METHODS
+from fulcrum_mcp.gateway.naming import join_name, shown_uri, uri_owners
+from fulcrum_mcp.gateway.pending import Pending
+
+__all__ = ["BadCursor", "catalogs_of", "instructions_of", "merged_capabilities", "merged_list", "ready_catalogs"]
+
+PAGE: Final = 500
+_PATIENCE: Final = 10.0
+_OFFERED: Final = ("tools", "prompts", "resources", "completions", "logging")
+
+
+class BadCursor(Exception):
+    """A cursor that was not made here."""
+
+
+def catalogs_of(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
+    """The catalogs in the order of the configuration."""
+    return [exchange.catalog for exchange in exchanges.values()]
+
+
+async def ready_catalogs(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
+    """Those that have answered; waits a little for those that are being asked for the first time."""
+    catalogs = catalogs_of(exchanges)
+    waiting = [
+        asyncio.ensure_future(catalog.refresh())
+        for catalog in catalogs
+        if not catalog.ready and (catalog.failure is None or catalog.refreshing)
+    ]
+    if waiting:
+        _, silent = await asyncio.wait(waiting, timeout=_PATIENCE)
+        for task in silent:
+            task.cancel()
+    return [catalog for catalog in catalogs if catalog.ready]
+
+
+def merged_capabilities(offered: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all upstreams together offer, limited to what the merged face delivers."""
+    merged: dict[str, Any] = {}
+    for capabilities in offered:
+        for name in _OFFERED:
+            value = capabilities.get(name)
+            if isinstance(value, dict):
+                mine = merged.setdefault(name, {})
+                for key, flag in value.items():
+                    mine[key] = flag if not isinstance(mine.get(key), bool) else bool(mine[key] or flag)
+    return merged
+
+
+def instructions_of(catalogs: Sequence[Catalog], missing: Sequence[str]) -> str:
+    """How to read the names, each upstream's own instructions, and which upstreams are not there."""
+    parts = ["Tools and prompts are named <server>__<name>. Calls are governed by policy and recorded."]
+    parts.extend(f"{catalog.name}: {catalog.instructions}" for catalog in catalogs if catalog.instructions)
+    if missing:
+        parts.append(f"Not available now: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def _offset(cursor: object) -> int:
+    if cursor is None:
+        return 0
+    try:
+        kind, _, number = base64.urlsafe_b64decode(str(cursor)).decode().partition(":")
+        offset = int(number)
+    except ValueError:
+        raise BadCursor from None
+    if kind != "f" or offset < 0:
+        raise BadCursor
+    return offset
+
+
+async def merged_list(
+    exchanges: Mapping[str, Exchange], catalogs: Sequence[Catalog], pending: Pending, cursor: object
+) -> dict[str, Any]:
+    """The result of a list method, one page.
+
+    Raises:
+        BadCursor: the cursor is not ours.
+    """
+    member, kind = LIST_METHODS[pending.method]
+    offset = _offset(cursor)
+    entries: list[Any] = []
+    owners = {} if kind != "resource" else uri_owners(catalogs, member, _uri_key(member))
+    for catalog in catalogs:
+        there = replace(pending, server=catalog.name)
+        responder = exchanges[catalog.name].responder
+        shown = await responder.visible(there, catalog, kind, catalog.lists.get(member, ()))
+        entries.extend(_renamed(catalog.name, item, member, owners) for item in shown)
+    result: dict[str, Any] = {member: entries[offset : offset + PAGE]}
+    if offset + PAGE < len(entries):
+        result["nextCursor"] = base64.urlsafe_b64encode(f"f:{offset + PAGE}".encode()).decode()
+    if pending.modern:
+        result |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+    return result
+
+
+def _uri_key(member: str) -> str:
+    return "uri" if member == "resources" else "uriTemplate"
+
+
+def _renamed(server: str, item: Mapping[str, Any], member: str, owners: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    if member in ("tools", "prompts"):
+        return {**item, "name": join_name(server, item["name"])}
+    key = _uri_key(member)
+    return {**item, key: shown_uri(server, item[key], owners)}
