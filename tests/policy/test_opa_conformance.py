@@ -53,7 +53,7 @@ def answers(case: dict[str, Any]) -> bool:
     if case["note"].startswith(FIRST_ONLY):
         return bool(got[0]["x"][0] is want[0]["x"][0])
     if case["note"] in ANY_ORDER:
-        return ordered(got) == ordered(want)
+        return bool(ordered(got) == ordered(want))
     return same(got, want, any_order=True)
 
 

@@ -117,7 +117,7 @@ def _module_problems(module: ModuleSyntax, policies: PolicySet) -> Iterator[Prob
     for rule in module.rules:
         shape = _SHAPES.get(rule.name) if is_policy else None
         if shape is not None and rule.kind not in shape[0]:
-            kind = "a set" if rule.kind == "set" else f"a {rule.kind}"
+            kind = {"object": "an object", "tree": "a tree of rules"}.get(rule.kind, f"a {rule.kind}")
             yield Problem(module.file, rule.line, rule.column, f"rule {rule.name} is written as {kind}", shape[1])
         yield from _call_problems(module, rule, policies)
 

@@ -101,10 +101,11 @@ def _first_line(text: str) -> str:
 def build(
     modules: Iterable[tuple[str, str]], data: Mapping[str, Any], *, coverage: bool = False, evaluate_once: bool = True
 ) -> NativeEngine:
-    """An engine that holds `modules` (path, source) and `data`. Raises `RegoFault`.
+    """An engine that holds `modules` (path, source) and `data`. Raises `RegoFault`, or what `json.dumps` raises.
 
     It is evaluated once here: a clone of an engine that never was prepares itself anew each time.
     """
+    document = json.dumps(data, allow_nan=False) if data else ""
 
     def make() -> NativeEngine:
         engine = regorus.Engine()
@@ -112,8 +113,8 @@ def build(
         engine.set_gather_prints(True)
         for path, source in modules:
             engine.add_policy(path, source)
-        if data:
-            engine.add_data_json(json.dumps(data, allow_nan=False))
+        if document:
+            engine.add_data_json(document)
         if coverage:
             engine.set_enable_coverage(True)
         if evaluate_once:

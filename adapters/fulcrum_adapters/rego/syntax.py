@@ -15,7 +15,8 @@ Path = tuple[str | None, ...]
 
 PHASES = frozenset(("list", "call", "result"))
 
-Kind = Literal["value", "set", "object", "function"]
+Kind = Literal["value", "set", "object", "tree", "function"]
+"""`object` is `rule[computed] := ...`; `tree` is every other head with steps, which has no value as a whole."""
 
 _KINDS: Mapping[str, Kind] = {"Compr": "value", "Set": "set", "Func": "function"}
 
@@ -106,6 +107,12 @@ def _imports(nodes: list[Any], source: bytes) -> Iterator[tuple[str, Path]]:
         yield (name or "?"), (root, *steps)
 
 
+def _is_computed(reference: Mapping[str, Any]) -> bool:
+    """`name[variable]`: one step, and no literal."""
+    step = reference.get("RefBrack")
+    return step is not None and "Var" in step["refr"] and "Var" in step["index"]
+
+
 def _is_object(assign: Any) -> bool:
     return isinstance(assign, dict) and "Object" in assign["value"]
 
@@ -123,8 +130,8 @@ def _rule(node: Mapping[str, Any], package: str, imports: Mapping[str, Path], so
         (shape, head), *_ = inner["head"].items()
         kind = _KINDS[shape]
     root, steps = _flatten(head["refr"])
-    if kind == "value" and steps:
-        kind = "object"
+    if steps and kind != "function":
+        kind = "object" if kind == "value" and _is_computed(head["refr"]) else "tree"
     span = inner["span"]
     rule = RuleSyntax(package, root or "?", kind, default, span["line"], span["col"], span["start"], len(source))
     reader = _Reader(rule, imports, source)
@@ -136,7 +143,7 @@ def _rule(node: Mapping[str, Any], package: str, imports: Mapping[str, Path], so
     bodies = inner.get("bodies", ())
     reader.read(bodies)
     rule.bodies = tuple(_body(body["query"]["stmts"]) for body in bodies)
-    rule.plain = kind in {"set", "object"} or (
+    rule.plain = kind in {"set", "object", "tree"} or (
         all(_is_object(body.get("assign")) for body in bodies if body.get("is_else"))
         and _is_object(inner if default else head.get("assign"))
     )
