@@ -16,6 +16,7 @@ from fulcrum_adapters.identity import (
     JwtConfig,
     JwtVerifier,
     KeySet,
+    jwks_fetch,
 )
 from fulcrum_adapters.identity.jwks import Fetch
 from fulcrum_adapters.sqlite.budgets import SqliteBudgets
@@ -132,8 +133,6 @@ def open_ledger_usage(data: Path) -> tuple[Usage, Callable[[], None]]:
 def _tokens(oauth: OAuthSettings | None, fetch: Fetch | None) -> JwtVerifier | None:
     if oauth is None:
         return None
-    if fetch is None:
-        raise Invalid("[oauth]: no way to fetch the issuer's keys; leave [oauth] out of this command")
     config = JwtConfig(
         issuer=oauth.issuer,
         resource=oauth.resource,
@@ -144,7 +143,7 @@ def _tokens(oauth: OAuthSettings | None, fetch: Fetch | None) -> JwtVerifier | N
         roles_claim=oauth.roles_claim,
         scopes=frozenset(oauth.scopes),
     )
-    return JwtVerifier(config, KeySet(fetch))
+    return JwtVerifier(config, KeySet(fetch or jwks_fetch(oauth.jwks_url)))
 
 
 def server_views(servers: Sequence[ServerSettings]) -> tuple[ServerView, ...]:

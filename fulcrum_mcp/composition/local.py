@@ -62,7 +62,6 @@ def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> I
         raise Unavailable(
             f"{settings.data}: no Fulcrum has used this folder yet; start fulcrum up, or name another with --data"
         )
-    settings = settings.model_copy(update={"oauth": None})
     usage, close_usage = open_ledger_usage(settings.data)
     plane = open_control(settings, usage)
     try:

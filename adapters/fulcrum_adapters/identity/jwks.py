@@ -20,7 +20,7 @@ _CURVES = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 class KeySet:
     """Keys by id. `fresh` seconds without asking; `stale` seconds when the server does not answer.
 
-    An unknown id asks again, at most once every `pause` seconds, whoever sends it.
+    An unknown id asks again, at most once every `pause` seconds, whoever sends it; an answer may take `patience`.
     """
 
     def __init__(
@@ -30,12 +30,14 @@ class KeySet:
         fresh: float = 300.0,
         stale: float = 3600.0,
         pause: float = 30.0,
+        patience: float = 15.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._fetch = fetch
         self._fresh = fresh
         self._stale = stale
         self._pause = pause
+        self._patience = patience
         self._monotonic = monotonic
         self._keys: list[Mapping[str, Any]] = []
         self._fetched_at = -float("inf")
@@ -70,8 +72,9 @@ class KeySet:
                 return
             self._asked_at = now
             try:
-                document = await self._fetch()
-            except Unavailable:
+                async with asyncio.timeout(self._patience):
+                    document = await self._fetch()
+            except (Unavailable, TimeoutError):
                 return
             keys = document.get("keys")
             if isinstance(keys, list):
