@@ -69,9 +69,9 @@ def test_all_budgets_are_taken_together_or_not_at_all(ledger: BudgetLedger) -> N
 
 
 def test_budget_named_twice_counts_once(ledger: BudgetLedger) -> None:
-    outcome = apply(ledger, reserve("a", CALLS, CALLS, limited(CALLS, calls=1)))
-    assert isinstance(outcome, Reserved)
-    assert balance(ledger, CALLS) == {"calls": (0, 1)}
+    for number in (1, 2):
+        assert isinstance(apply(ledger, reserve(f"c{number}", CALLS, CALLS, limited(CALLS, calls=1))), Reserved)
+        assert balance(ledger, CALLS) == {"calls": (0, number)}
 
 
 def test_tokens_count_input_and_output(ledger: BudgetLedger) -> None:
@@ -278,6 +278,40 @@ def test_hard_refusal_is_told_before_a_soft_one_whatever_the_order(ledger: Budge
         assert (outcome.action, outcome.budget.id) == ("hard", "calls")
 
 
+def test_refusal_that_lasts_longest_is_told(ledger: BudgetLedger) -> None:
+    shut = limited(CALLS, calls=0)
+    once = replace(limited(MONEY, calls=1), period="infinite")
+    hour = replace(limited(CALLS, calls=1), id="hour", period="hour")
+    ledger.apply([reserve("a", once, hour)])
+    for number, budgets in enumerate([(once, hour), (hour, once)]):
+        outcome = apply(ledger, reserve(f"c{number}", *budgets))
+        assert isinstance(outcome, Refused)
+        assert outcome.budget.id == "money"
+    assert isinstance(apply(ledger, reserve("d", shut)), Refused)
+
+
+def test_state_is_kept_between_batches(ledger: BudgetLedger) -> None:
+    ten = replace(limited(CALLS, calls=4), thresholds=(50,))
+    slow = Budget("slow", "t", "slow", Scope("agent"), action="warn", rate=Rate(1, 3_600, 1))
+    outcomes = [apply(ledger, reserve(f"c{n}", ten, slow)) for n in range(4)]
+    told = [[event.type for event in outcome.events] for outcome in outcomes if isinstance(outcome, Reserved)]
+    assert told == [[], ["budget.threshold", "budget.warned"], [], []]
+    settled = apply(ledger, commit("c0", Amounts(calls=2)))
+    assert isinstance(settled, Settled)
+    assert [(event.type, event.data["limit"]) for event in settled.events] == [("budget.overrun", 4)]
+
+
+def test_threshold_of_a_limit_of_zero_is_not_told_by_what_costs_nothing(ledger: BudgetLedger) -> None:
+    outcome = apply(ledger, reserve("a", limited(MONEY, usd_micros=0)))
+    assert isinstance(outcome, Reserved)
+    assert outcome.events == ()
+
+
+def test_hold_may_last_for_ever(ledger: BudgetLedger) -> None:
+    ledger.apply([reserve("a", CALLS, ttl=10**12), Expire(NOON + 5_000 * DAY)])
+    assert ledger.open("w1") == [("a", 0)]
+
+
 def test_approval_of_a_soft_budget_does_not_open_a_hard_one(ledger: BudgetLedger) -> None:
     assert isinstance(apply(ledger, reserve("a", limited(CALLS, calls=0), approved=["calls"])), Refused)
 
@@ -338,6 +372,7 @@ def test_balances_never_pass_64_bits(ledger: BudgetLedger) -> None:
     wide = replace(limited(MONEY, usd_micros=MAX_AMOUNT), action="warn")
     ledger.apply([reserve("a", wide, amounts=usd(MAX_AMOUNT)), reserve("b", wide), commit("b", usd(2**80))])
     ledger.apply([reserve("c", wide, amounts=usd(1)), commit("a", usd(-(2**80)))])
+    ledger.apply([reserve("d", wide), commit("d", usd(MAX_AMOUNT))])
     assert balance(ledger, wide) == {"usd_micros": (MAX_AMOUNT, 0)}
 
 

@@ -32,6 +32,11 @@ def test_refusal_says_when_the_call_would_conform() -> None:
     assert not step(rate, arrival, 1, refused.conforms_at - 1).conforms
 
 
+def test_interval_that_is_no_whole_number_is_rounded_up() -> None:
+    arrival = step(Rate(7, 1, 1), 0, 1, START).arrival
+    assert step(Rate(7, 1, 1), arrival, 1, START).conforms_at == START + 142_857_143
+
+
 def test_more_than_the_burst_never_conforms() -> None:
     assert step(Rate(10, 60, 3), 0, 4, START).conforms_at == 0
 
@@ -47,6 +52,7 @@ def test_clock_that_went_back_leaves_an_empty_bucket_that_refills() -> None:
     rate = Rate(10, 60, 3)
     arrival = step(rate, 0, 3, START + 10**9 * SECOND).arrival
     assert not step(rate, arrival, 1, START).conforms
+    assert step(rate, arrival, 0, START).conforms
     drained = step(rate, arrival, 0, START).arrival
     assert step(rate, drained, 1, START + 6 * SECOND).conforms
 
