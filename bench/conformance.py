@@ -94,7 +94,8 @@ def _suite() -> list[str]:
         print(f"fetching {_SUITE}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        npm = [str(node.parent / "npm"), "install", "--no-audit", "--no-fund", "--prefix", str(folder), _SUITE]
+        npm_cli = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        npm = [str(node), str(npm_cli), "install", "--no-audit", "--no-fund", "--prefix", str(folder), _SUITE]
         done = subprocess.run(npm, env=environment, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode != 0:
             raise Missing(f"npm could not fetch {_SUITE}: {done.stderr[-600:]}")
