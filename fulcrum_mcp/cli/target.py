@@ -1,7 +1,7 @@
 """Where a command acts: a running gateway over REST (`--url`), or a data folder (`--data`), behind one interface."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,7 +46,7 @@ class Target(Protocol):
 @contextmanager
 def open_target(
     url: str | None, data: Path | None, config: Path | None = None, *, must_exist: bool = True
-) -> Iterator[Target]:
+) -> Generator[Target, None, None]:
     """One of the two; neither means `FULCRUM_URL`, else the default data folder.
 
     `must_exist`: refuse a data folder that no gateway has used yet. Raises `Invalid`, `Unavailable`.

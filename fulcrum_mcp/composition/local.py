@@ -1,7 +1,7 @@
 """The control plane of a data folder for one short command, run by whoever may write that folder."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class LocalTarget:
 
 
 @contextmanager
-def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> Iterator[LocalTarget]:
+def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> Generator[LocalTarget, None, None]:
     """Open the folder's store beside whoever else uses it. Raises `Invalid`, `Unavailable`."""
     settings = load(config, environ=os.environ, overrides={"data": data})
     if must_exist and not (settings.data / "fulcrum.db").exists():

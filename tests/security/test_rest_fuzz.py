@@ -68,7 +68,12 @@ def judge(answer: Any, operation: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("method", "path", "operation"), OPERATIONS)
 def test_documented_operation_keeps_its_word(rest: Rest, method: str, path: str, operation: dict[str, Any]) -> None:
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        database=None,
+    )
     @given(st.dictionaries(st.sampled_from(fields(operation)), VALUES, max_size=6), st.text(max_size=12))
     @example({"scope": "agent", "calls": 1}, "a")
     @example({"name": "a"}, "x" * 81)
@@ -88,7 +93,12 @@ def test_documented_operation_keeps_its_word(rest: Rest, method: str, path: str,
     law()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    database=None,
+)
 @given(st.binary(max_size=60), st.sampled_from(["/api/v1/keys", "/api/v1/budgets"]))
 def test_any_bytes_get_a_plain_answer(rest: Rest, body: bytes, path: str) -> None:
     headers = {"authorization": "Bearer root", "content-type": "application/json"}

@@ -53,7 +53,8 @@ class Clock:
 def made(clock: Clock, **changes: Any) -> tuple[Counting, ApiKeyVerifier]:
     keys = Counting()
     fields: dict[str, Any] = {"id": "k1", "tenant": "t", "agent": "ana", "name": "n", "roles": (), "scopes": ()}
-    keys.add(ApiKey(**(fields | {"created_at": 1, "digest": digest(SECRET)} | changes)))
+    fields.update({"created_at": 1, "digest": digest(SECRET)}, **changes)
+    keys.add(ApiKey(**fields))
     return keys, ApiKeyVerifier(keys, cache=PrincipalCache(monotonic=clock.monotonic), now=clock.now)
 
 
