@@ -67,7 +67,7 @@ class GrpcHealth:
         await server.start()
         self._server = server
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """Stop at once. Idempotent."""
         server, self._server = self._server, None
         if server is not None:

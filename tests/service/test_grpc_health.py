@@ -35,8 +35,8 @@ async def test_check_and_watch_follow_readiness() -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await check(message, timeout=10)
             assert caught.value.code() == code
-    await health.stop()
-    await health.stop()
+    await health.close()
+    await health.close()
 
 
 async def test_a_taken_port_is_named() -> None:
@@ -45,7 +45,7 @@ async def test_a_taken_port_is_named() -> None:
     second = GrpcHealth(f"127.0.0.1:{first.port}", lambda: True)
     with pytest.raises(Unavailable, match=f"127.0.0.1:{first.port}; choose another with --grpc"):
         await second.start()
-    await first.stop()
+    await first.close()
 
 
 @given(st.binary(max_size=12))
