@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, TextIO
 
 from fulcrum_mcp import __version__
+from fulcrum_mcp.cli.output import clean
 from fulcrum_mcp.errors import Conflict, FulcrumError, NotFound, Unavailable
 
 __all__ = ["COMMANDS", "Command", "main"]
@@ -52,7 +53,7 @@ def _run(arguments: list[str]) -> int:
     if command is None:
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f'did you mean "fulcrum {near[0]}"?' if near else "fulcrum --help lists the commands."
-        _say(f'fulcrum: no command "{name}"; {hint}', sys.stderr)
+        _say(f'fulcrum: no command "{clean(name)}"; {hint}', sys.stderr)
         return _USED_WRONGLY
     try:
         return _call(name, command, arguments[1:])
@@ -70,8 +71,8 @@ def _fault(name: str, exc: BaseException, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(exc, FulcrumError):
-        for line in str(exc).splitlines():
-            _say(f"fulcrum {name}: {line}", sys.stderr)
+        for line in str(exc).split("\n"):
+            _say(f"fulcrum {name}: {clean(line)}", sys.stderr)
         return _code(exc)
     from fulcrum_mcp.cli.fault import report  # noqa: PLC0415 (only when something went wrong)
 

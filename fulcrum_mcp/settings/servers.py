@@ -19,16 +19,36 @@ __all__ = ["from_entries", "from_mcp_json"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}\Z")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _TYPES = {"stdio": "command", "http": "url", "streamable-http": "url", "streamableHttp": "url", "sse": "", "ws": ""}
-_READ = ("type", "transport", "command", "args", "env", "cwd", "url", "httpUrl", "serverUrl", "headers", "timeout")
+_READ = ("type", "transport", "command", "args", "env", "cwd", "url", "httpUrl", "serverUrl", "headers")
 _OF_EDITORS = {
-    "alwaysAllow", "autoApprove", "description", "dev", "disabled", "disabledTools", "enabled", "gallery", "icon",
-    "name", "oauth", "tools", "trust", "version",
-}  # fmt: skip
+    "alwaysAllow",
+    "autoApprove",
+    "description",
+    "dev",
+    "disabled",
+    "disabledTools",
+    "enabled",
+    "gallery",
+    "icon",
+    "name",
+    "oauth",
+    "timeout",
+    "tools",
+    "trust",
+    "version",
+}
 """Keys that clients keep for themselves; they say nothing about how to reach a server."""
 _FORBIDDEN = {
-    "connection", "content-length", "content-type", "host", "keep-alive", "te", "trailer", "transfer-encoding",
+    "connection",
+    "content-length",
+    "content-type",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
     "upgrade",
-}  # fmt: skip
+}
 
 
 class _Builder:

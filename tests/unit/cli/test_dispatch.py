@@ -69,6 +69,12 @@ def test_our_errors_are_one_line_and_a_code(
     assert (said.code, said.out, said.err) == (code, "", f"fulcrum keys: {error}\n")
 
 
+def test_nothing_that_a_terminal_obeys_is_printed(run: Run) -> None:
+    said = run("budget", "create", "--scope", "\x1b[31magent", "--calls", "1")
+    assert (said.code, "\x1b" in said.err, "?[31magent" in said.err) == (2, False, True)
+    assert "\x1b" not in run("\x1b[31m").err
+
+
 def test_interruption_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(KeyboardInterrupt(), monkeypatch)
     assert run("keys", "list") == (130, "", "")

@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from fulcrum_mcp.core.budget import Rate, Scope
+from fulcrum_mcp.core.written import BUDGET_KEYS
 from fulcrum_mcp.errors import Invalid
-from fulcrum_mcp.settings import Settings, load
+from fulcrum_mcp.settings import AuditSettings, LimitsSettings, OAuthSettings, Settings, load
+from fulcrum_mcp.settings.environment import _VARIABLES, SECRETS
+from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, ServerEntry
 
 GOOD = """\
 data = "state"
@@ -233,3 +236,22 @@ def test_policies_are_a_path_that_exists_or_a_starters_name(tmp_path: Path) -> N
     file.write_text('policies = "./yours"\n')
     with pytest.raises(Invalid, match=r"fulcrum.toml:1: .*yours does not exist; name a folder"):
         load(file, environ={})
+
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
+
+
+def test_the_reference_names_every_key_and_variable_and_its_example_is_valid(tmp_path: Path) -> None:
+    text = REFERENCE.read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    for name in (*_VARIABLES, *SECRETS):
+        assert f"`{name}`" in text
+    models = (FileSettings, ServerEntry, AuditSettings, PolicyEntry, LimitsSettings, OAuthSettings)
+    keys = {key for model in models for key in model.model_fields} | set(BUDGET_KEYS)
+    assert {key for key in keys if key not in example} == set()
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "data.json").write_text('{"owners": ["ana"]}')
+    settings = read(tmp_path, example, GITHUB_TOKEN="t")
+    assert [server.name for server in settings.servers] == ["files", "github"]
+    assert settings.policy.data == {"owners": ["ana"]}
+    assert (settings.audit, settings.limits) == (AuditSettings(), LimitsSettings())
