@@ -1,12 +1,10 @@
 """`fulcrum audit tail|query|export|verify`."""
 
-import json
 import os
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,43 +12,31 @@ from typing import Annotated
 import typer
 
 from fulcrum_mcp.cli.audit_remote import RemoteTrail
-from fulcrum_mcp.cli.audit_view import clean, describe
-from fulcrum_mcp.errors import FulcrumError, Invalid, Unauthenticated, Unprivileged
+from fulcrum_mcp.cli.audit_view import describe
+from fulcrum_mcp.cli.options import DataOption, JsonOption, UrlOption
+from fulcrum_mcp.cli.output import note, say
+from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.ports import AuditQuery
 
 __all__ = ["app"]
 
-app = typer.Typer(help="The audit trail: what was asked, decided and done.", no_args_is_help=True)
+app = typer.Typer(
+    help="Follow, query, export and verify the audit trail.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 _DECIDED = "dev.fulcrum.tool_call.decided"
 _SPAN = re.compile(r"(\d{1,9})(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _POLL = 0.25
+_PATIENCE = 2.0
+_AT_ONCE = 500
+_RECENT = 600 * 1_000_000_000
+"""How far back `tail --url` looks for old lines, ns."""
 
-Data = Annotated[Path | None, typer.Option("--data", help="The data folder; the default one if not given.")]
-Url = Annotated[str | None, typer.Option("--url", help="Ask a running server; FULCRUM_API_KEY says who you are.")]
-Json = Annotated[bool, typer.Option("--json", help="The records as they are, one a line.")]
-
-
-@contextmanager
-def _spoken() -> Iterator[None]:
-    """Errors become one line and an exit code; a closed pipe or Ctrl-C ends quietly."""
-    try:
-        yield
-    except (Invalid, Unauthenticated, Unprivileged) as exc:
-        typer.echo(clean(exc), err=True)
-        raise typer.Exit(2) from None
-    except FulcrumError as exc:
-        typer.echo(clean(exc), err=True)
-        raise typer.Exit(3) from None
-    except OSError as exc:
-        if isinstance(exc, BrokenPipeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(0) from None
-        typer.echo(f"{clean(exc.filename)}: {exc.strerror}", err=True)
-        raise typer.Exit(3) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+LinesOption = Annotated[bool, typer.Option("--json", help="The records as they are, one a line.")]
 
 
 def _data_folder(data: Path | None) -> Path:
@@ -88,49 +74,44 @@ def query(
     decision: Annotated[str | None, typer.Option(help="A decision's id.")] = None,
     tenant: Annotated[str | None, typer.Option(help="Of one tenant only (with --data).")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the newest.")] = 100,
-    as_json: Json = False,
-    data: Data = None,
-    url: Url = None,
+    as_json: LinesOption = False,
+    data: DataOption = None,
+    url: UrlOption = None,
 ) -> None:
     """Records that match, oldest first."""
-    with _spoken():
-        wanted = AuditQuery(
-            tenant=tenant,
-            tool=tool,
-            effect=effect,
-            agent=agent,
-            type=None if kind == "all" else kind,
-            call=call,
-            decision=decision,
-            since=_moment(since, "--since"),
-            until=_moment(until, "--until"),
-            limit=limit,
-        )
-        found = list(_remote_lines(RemoteTrail(url), wanted) if url else _local_lines(_data_folder(data), wanted))
-        for _, line in reversed(found):
-            typer.echo(line.decode() if as_json else describe(line))
-        if not found and not as_json:
-            typer.echo("nothing matches", err=True)
+    wanted = AuditQuery(
+        tenant=tenant,
+        tool=tool,
+        effect=effect,
+        agent=agent,
+        type=None if kind == "all" else kind,
+        call=call,
+        decision=decision,
+        since=_moment(since, "--since"),
+        until=_moment(until, "--until"),
+        limit=limit,
+    )
+    _one_of(data, url)
+    found = RemoteTrail(url).query(wanted)[0] if url else _local(_data_folder(data), wanted)
+    for line in reversed(found):
+        say(line.decode() if as_json else str(describe(line)))
+    if not found and not as_json:
+        note("nothing matches")
 
 
-def _local_lines(data: Path, wanted: AuditQuery) -> Iterator[tuple[int, bytes]]:
+def _one_of(data: Path | None, url: str | None) -> None:
+    if data is not None and url is not None:
+        raise Invalid("--url and --data are both given; a command acts on one of them.")
+
+
+def _local(data: Path, wanted: AuditQuery) -> list[bytes]:
     from fulcrum_mcp.composition.audit import open_trail  # noqa: PLC0415 - loads SQLite and the keys
     from fulcrum_mcp.control.audit import query_records  # noqa: PLC0415 - same
 
-    with open_trail(data, 2.0) as trail:
+    with open_trail(data, _PATIENCE) as trail:
         if not trail.complete:
-            typer.echo("the processor of a running Fulcrum is behind: the newest records are missing here", err=True)
-        yield from query_records(trail.reader, wanted)
-
-
-def _remote_lines(trail: RemoteTrail, wanted: AuditQuery) -> Iterator[tuple[int, bytes]]:
-    names = ("tool", "effect", "agent", "type", "call", "decision", "since", "until", "limit", "after")
-    parameters = {name: getattr(wanted, name) for name in names}
-    for name in ("since", "until"):
-        if parameters[name] is not None:
-            parameters[name] = datetime.fromtimestamp(parameters[name] / 1e9, UTC).isoformat()
-    for document in trail.query(parameters):
-        yield int(document["row"]), json.dumps(document["record"], separators=(",", ":")).encode()
+            note("the processor of a running Fulcrum is behind: the newest records are missing here")
+        return [record.line for record in query_records(trail.reader, wanted)]
 
 
 @app.command()
@@ -138,46 +119,56 @@ def tail(
     *,
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1000, help="Begin with so many old ones.")] = 10,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C.")] = True,
-    as_json: Json = False,
-    data: Data = None,
-    url: Url = None,
+    as_json: LinesOption = False,
+    data: DataOption = None,
+    url: UrlOption = None,
 ) -> None:
     """One line a call, as it happens."""
-    with _spoken():
-        if url:
-            trail = RemoteTrail(url)
-            _follow(lambda wanted: list(_remote_lines(trail, wanted)), lines, follow=follow, as_json=as_json)
-            return
-        from fulcrum_mcp.composition.audit import open_trail  # noqa: PLC0415 - loads SQLite and the keys
+    _one_of(data, url)
+    if url:
+        remote = RemoteTrail(url)
+        _follow(remote.query, 0, _RECENT, lines, follow=follow, as_json=as_json)
+        return
+    from fulcrum_mcp.composition.audit import open_trail  # noqa: PLC0415 - loads SQLite and the keys
 
-        with open_trail(_data_folder(data), 2.0) as local:
+    with open_trail(_data_folder(data), _PATIENCE) as trail:
 
-            def fetch(wanted: AuditQuery) -> list[tuple[int, bytes]]:
-                local.refresh()
-                return list(local.reader.query(wanted))
+        def fetch(wanted: AuditQuery) -> tuple[list[bytes], int]:
+            trail.refresh()
+            found = trail.reader.query(wanted)
+            return [record.line for record in found], found[-1].row if found else wanted.after or 0
 
-            _follow(fetch, lines, follow=follow, as_json=as_json)
-
-
-def _follow(fetch: Callable[[AuditQuery], list[tuple[int, bytes]]], lines: int, *, follow: bool, as_json: bool) -> None:
-    last = 0
-    for row, line in reversed(fetch(AuditQuery(limit=max(lines, 1)))):
-        last = max(last, row)
-        if lines:
-            _show(line, as_json=as_json)
-    while follow:
-        some = fetch(AuditQuery(after=last, limit=500))
-        for row, line in some:
-            last = row
-            _show(line, as_json=as_json)
-        if not some:
-            time.sleep(_POLL)
+        last = trail.reader.counts(None)["last"]
+        _follow(fetch, max(0, last - lines), None, lines, follow=follow, as_json=as_json)
 
 
-def _show(line: bytes, *, as_json: bool) -> None:
-    text = line.decode() if as_json else describe(line, quiet=True)
-    if text is not None:
-        typer.echo(text)
+Fetch = Callable[[AuditQuery], tuple[list[bytes], int]]
+
+
+def _follow(fetch: Fetch, after: int, recent: int | None, lines: int, *, follow: bool, as_json: bool) -> None:
+    """First the newest of what is there, then everything that comes; `recent`: ns to look back."""
+    since = None if recent is None else time.time_ns() - recent
+    old: deque[bytes] = deque(maxlen=lines)
+    begun = False
+    while follow or not begun:
+        some, after = fetch(AuditQuery(after=after, since=since, limit=_AT_ONCE))
+        if begun:
+            _show(some, as_json=as_json)
+        else:
+            old.extend(some)
+        if len(some) < _AT_ONCE:
+            if not begun:
+                _show(old, as_json=as_json)
+                begun = True
+            if follow:
+                time.sleep(_POLL)
+
+
+def _show(lines: Iterable[bytes], *, as_json: bool) -> None:
+    for line in lines:
+        text = line.decode() if as_json else describe(line, quiet=True)
+        if text is not None:
+            say(text)
 
 
 @app.command()
@@ -185,17 +176,17 @@ def export(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - is standard output.")],
     tenant: Annotated[str | None, typer.Option(help="Of one tenant only (with --data).")] = None,
-    data: Data = None,
-    url: Url = None,
+    data: DataOption = None,
+    url: UrlOption = None,
 ) -> None:
     """Everything, verbatim, with checkpoints and a signed manifest: for `fulcrum audit verify`."""
     from fulcrum_mcp.cli import audit_export  # noqa: PLC0415 - loads the progress bar
 
-    with _spoken():
-        if url:
-            audit_export.remote(RemoteTrail(url), output)
-        else:
-            audit_export.local(_data_folder(data), output, tenant)
+    _one_of(data, url)
+    if url:
+        audit_export.remote(RemoteTrail(url), output)
+    else:
+        audit_export.local(_data_folder(data), output, tenant)
 
 
 @app.command()
@@ -203,10 +194,9 @@ def verify(
     file: Annotated[Path, typer.Argument(help="What `fulcrum audit export` wrote.")],
     *,
     public_key: Annotated[Path, typer.Option("--public-key", help="keys/audit.pub of the data folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The answer as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Is the trail whole? 0 = yes, 1 = no, the first bad record is named; 2 = it cannot be read."""
     from fulcrum_mcp.cli import audit_verify  # noqa: PLC0415 - loads the key reader
 
-    with _spoken():
-        raise typer.Exit(audit_verify.verify(file, public_key, as_json=as_json))
+    raise typer.Exit(audit_verify.verify(file, public_key, as_json=as_json))

@@ -13,12 +13,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fulcrum_mcp.cli.audit_remote import RemoteTrail
+from fulcrum_mcp.cli.output import note
 from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.control.audit import export_trail
+from fulcrum_mcp.core.checkpoint import MANIFEST
 from fulcrum_mcp.core.trail import Fault
-from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.errors import Invalid, Unavailable
 
 __all__ = ["local", "remote"]
+
+_MANIFEST = b'{"type":"%b"' % MANIFEST.encode("ascii")
 
 
 def local(data: Path, output: Path, tenant: str | None) -> None:
@@ -35,28 +39,31 @@ def local(data: Path, output: Path, tenant: str | None) -> None:
         with _writing(output) as file:
             _write(lines, file, counts["records"] + counts["checkpoints"] + 1)
     if faults:
-        typer.echo(
-            f"{faults[0]}\nthe store was changed or damaged: {output} holds all of it, but no manifest", err=True
-        )
+        note(f"{faults[0]}\nthe store was changed or damaged: {output} holds all of it, but no manifest")
         raise typer.Exit(1)
-    typer.echo(f"{counts['records']} records, {counts['chains']} chains: {output}", err=True)
+    note(f"{counts['records']} records, {counts['chains']} chains: {output}")
 
 
 def remote(trail: RemoteTrail, output: Path) -> None:
     """From a server."""
     with _writing(output) as file:
-        _write(trail.export(), file, None)
-    typer.echo(f"written: {output}", err=True)
+        last = _write(trail.export(), file, None)
+    if not last.startswith(_MANIFEST):
+        note(f"the server sent no manifest: its trail is broken, or the export was cut off; {output} will not verify")
+        raise typer.Exit(1)
+    note(f"written: {output}")
 
 
-def _write(lines: Iterable[bytes], file: BinaryIO, total: int | None) -> None:
+def _write(lines: Iterable[bytes], file: BinaryIO, total: int | None) -> bytes:
     columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("export", total=total)
+        line = b""
         for number, line in enumerate(lines, 1):
             file.write(line)
             if number % 256 == 0:
                 progress.update(task, completed=number)
+    return line
 
 
 @contextmanager
@@ -66,10 +73,15 @@ def _writing(output: Path) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     draft = output.with_name(f".{output.name}.{os.getpid()}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise Invalid(f"-o {output}: cannot be written ({exc.strerror}); name another file") from exc
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
         draft.replace(output)
+    except OSError as exc:
+        raise Unavailable(f"-o {output}: cannot be written ({exc.strerror}); nothing was left there") from exc
     finally:
         draft.unlink(missing_ok=True)

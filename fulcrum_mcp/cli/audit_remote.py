@@ -1,74 +1,57 @@
-"""The audit trail of a Fulcrum elsewhere, over its REST API. Never follows a redirect: the key stays where it was meant."""
+"""The audit trail of a Fulcrum elsewhere, over its REST API."""
 
 import http.client
 import json
-import os
-from collections.abc import Iterator, Mapping
-from typing import Any
-from urllib.parse import urlencode, urlsplit
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from urllib.parse import urlencode
 
-from fulcrum_mcp.errors import Invalid, Unauthenticated, Unavailable
+from fulcrum_mcp.cli.remote import RemoteTarget
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports import AuditQuery
 
 __all__ = ["RemoteTrail"]
 
-_TIMEOUT = 60.0
+_FIELDS = ("tool", "effect", "agent", "type", "call", "decision", "limit", "after", "before")
 
 
-class RemoteTrail:
-    """`GET /api/v1/audit` and `/api/v1/audit/export` of one server, with `FULCRUM_API_KEY` or `FULCRUM_ADMIN_KEY`."""
+class RemoteTrail(RemoteTarget):
+    """`GET /api/v1/audit` and `/api/v1/audit/export`."""
 
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise Invalid(f"--url {url}: not an http(s) address such as http://127.0.0.1:8080")
-        self._tls = parts.scheme == "https"
+    def query(self, wanted: AuditQuery) -> tuple[list[bytes], int]:
+        """Records, and the row to go on after."""
+        given: dict[str, object] = {name: getattr(wanted, name) for name in _FIELDS}
+        for name, moment in (("since", wanted.since), ("until", wanted.until)):
+            given[name] = None if moment is None else datetime.fromtimestamp(moment / 1e9, UTC).isoformat()
+        document = self.request("GET", "/api/v1/audit?" + urlencode({k: v for k, v in given.items() if v is not None}))
         try:
-            self._host, self._port = parts.hostname, parts.port
-        except ValueError:
-            raise Invalid(f"--url {url}: not a port number") from None
-        self._base = parts.path.rstrip("/")
-        self._url = url
-        key = os.environ.get("FULCRUM_API_KEY") or os.environ.get("FULCRUM_ADMIN_KEY")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-
-    def query(self, parameters: Mapping[str, object]) -> list[dict[str, Any]]:
-        """Records as `control.audit.record_document` makes them."""
-        wanted = {name: value for name, value in parameters.items() if value is not None}
-        response = self._get(f"/api/v1/audit?{urlencode(wanted)}")
-        try:
-            records = json.loads(response.read())["records"]
-        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as exc:
-            raise Unavailable(f"{self._url}: the answer is not what this version expects") from exc
-        return list(records)
+            lines = [json.dumps(record, separators=(",", ":")).encode() for record in document["records"]]
+            return lines, int(document["next"] or 0)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise Unavailable(f"{self._url}: answered something unexpected; is it a Fulcrum of this version?") from exc
 
     def export(self) -> Iterator[bytes]:
-        """Lines of an export, as they come. Raises `Unavailable` when the stream breaks off."""
-        response = self._get("/api/v1/audit/export")
+        """Lines of an export, as they come."""
+        connection, response = self._open("GET", "/api/v1/audit/export", "application/x-ndjson")
         try:
+            if response.status != http.client.OK:
+                self._read(response.status, response.read(1 << 20))
+                raise Unavailable(f"{self._url}: answered {response.status}; is it a Fulcrum?")
             while line := response.readline():
                 yield line
         except (OSError, http.client.HTTPException) as exc:
             raise Unavailable(f"{self._url}: the export broke off; run it again") from exc
+        finally:
+            connection.close()
 
-    def _get(self, path: str) -> http.client.HTTPResponse:
-        make = http.client.HTTPSConnection if self._tls else http.client.HTTPConnection
-        connection = make(self._host, self._port, timeout=_TIMEOUT)
+    def _open(self, method: str, path: str, accept: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
+        connection = kind(self._host, self._port, timeout=60)
         try:
-            connection.request("GET", self._base + path, headers=self._headers)
-            response = connection.getresponse()
+            headers = {"accept": accept, "authorization": f"Bearer {self._key}"}
+            connection.request(method, self._prefix + path, headers=headers)
+            return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as exc:
-            raise Unavailable(f"{self._url} does not answer ({exc}); is `fulcrum up` running there?") from exc
-        if response.status == http.client.OK:
-            return response
-        if response.status in {http.client.UNAUTHORIZED, http.client.FORBIDDEN}:
-            raise Unauthenticated(
-                f"{self._url} answers {response.status}: set FULCRUM_API_KEY to a key with scope audit:read"
-            )
-        raise Unavailable(f"{self._url} answers {response.status} to {path.partition('?')[0]}: {_message(response)}")
-
-
-def _message(response: http.client.HTTPResponse) -> str:
-    try:
-        return response.read(2000).decode("utf-8", "replace").strip()
-    except (OSError, http.client.HTTPException):
-        return response.reason
+            connection.close()
+            said = getattr(exc, "strerror", None) or type(exc).__name__
+            raise Unavailable(f"{self._url}: does not answer ({said}); is fulcrum up running there?") from exc

@@ -1,12 +1,9 @@
 """Reads an export and says whether it is whole."""
 
-import json
 import stat
 from pathlib import Path
 
-import typer
-
-from fulcrum_mcp.cli.audit_view import clean
+from fulcrum_mcp.cli.output import clean, note, say, say_json
 from fulcrum_mcp.composition.audit import read_check
 from fulcrum_mcp.core.trail import Fault, TrailVerifier
 from fulcrum_mcp.errors import Invalid
@@ -23,12 +20,12 @@ def verify(path: Path, public_key: Path, *, as_json: bool) -> int:
     verifier = TrailVerifier(key, check)
     fault = _read(path, verifier)
     if as_json:
-        typer.echo(json.dumps(_document(verifier, fault)))
+        say_json(_document(verifier, fault))
     elif fault is not None:
-        typer.echo(clean(fault))
+        say(clean(fault))
     else:
-        typer.echo(f"{verifier.records} records, {verifier.chains} chains, {verifier.checkpoints} checkpoints: whole")
-        typer.echo(f"exported {clean(verifier.exported_at)}, signed by key {key}", err=True)
+        say(f"{verifier.records} records, {verifier.chains} chains, {verifier.checkpoints} checkpoints: whole")
+        note(f"exported {clean(verifier.exported_at)}, signed by key {key}")
     return 0 if fault is None else 1
 
 

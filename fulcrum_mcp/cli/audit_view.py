@@ -1,22 +1,21 @@
 """Audit records for people: one line each, safe for a terminal whatever a client put into a name."""
 
 import json
+import os
+import sys
 from typing import Any
 
 import typer
 
-__all__ = ["clean", "describe"]
+from fulcrum_mcp.cli.output import clean
+
+__all__ = ["describe"]
 
 _MARKS = {
     "allow": ("✔ allowed", typer.colors.GREEN),
     "deny": ("✘ denied", typer.colors.RED),
     "require_approval": ("? approval", typer.colors.YELLOW),
 }
-
-
-def clean(text: object) -> str:
-    """No control characters, no line breaks."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text))
 
 
 def describe(line: bytes, *, quiet: bool = False) -> str | None:
@@ -44,7 +43,7 @@ def _decided(data: dict[str, Any]) -> str:
     parts = [f"{clean(agent):<12}", f"{clean(tool):<32}", _milliseconds(data.get("duration_us"))]
     parts += [clean(_reason(reason)) for reason in _items(data.get("reasons"))]
     parts.append(clean(data.get("decision_id")))
-    return "  ".join([typer.style(f"{clean(word):<10}", fg=colour), *(part for part in parts if part)])
+    return "  ".join([_coloured(f"{clean(word):<10}", colour), *(part for part in parts if part)])
 
 
 def _items(value: object) -> list[dict[str, Any]]:
@@ -61,3 +60,7 @@ def _reason(reason: dict[str, Any]) -> str:
 
 def _milliseconds(value: object) -> str:
     return f"{value / 1000:.1f} ms" if isinstance(value, int) else ""
+
+
+def _coloured(text: str, colour: str) -> str:
+    return typer.style(text, fg=colour) if sys.stdout.isatty() and "NO_COLOR" not in os.environ else text

@@ -69,6 +69,15 @@ class ChainWriter:
             f',"tenant":{_quote(tenant)},"chain":{_quote(self.chain)},"seq":',
         )
 
+    @property
+    def place(self) -> tuple[int, str]:
+        """(seq, hash) of the last record; set back when a write was refused."""
+        return self.seq, self.hash
+
+    @place.setter
+    def place(self, place: tuple[int, str]) -> None:
+        self.seq, self.hash = place
+
     def add(self, draft: RecordDraft) -> tuple[bytes, RecordRef]:
         """The record's line (without a newline) and its place; the chain's head moves on."""
         data = draft.data

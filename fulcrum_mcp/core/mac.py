@@ -1,4 +1,4 @@
-"""Keyed digests: what stands in a record for arguments and results, so that guesses cannot be checked without the key."""
+"""Keyed digests: what stands in a record for arguments and results. Without the key no guess can be checked."""
 
 import hmac
 

@@ -116,7 +116,7 @@ class Processor:
             with self._work:
                 if self._lead():
                     self._pass(finish=finish, deadline=time.monotonic() + self._config.longest_pass)
-        except Exception as exc:  # whatever it is, records wait in the spool and the next turn tries anew
+        except Exception as exc:  # noqa: BLE001 - whatever it is, records wait in the spool and the next turn tries anew
             if isinstance(exc, FulcrumError):
                 _log.warning("audit.processor.waits", reason=str(exc))
             else:

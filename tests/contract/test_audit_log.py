@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audit_trails import calls, decided, exported, finished, intake_all, new_id, verdict
+
 from fulcrum_adapters.memory.audit import MemoryAuditLog, MemoryAuditStore
 from fulcrum_adapters.signing import AuditKeys
 from fulcrum_adapters.spool import Spool, SpoolConfig, SpoolReader
@@ -167,7 +169,7 @@ def test_what_was_changed_in_the_store_is_not_signed_by_an_export(log: Log, stor
     assert str(verdict(lines, keys)) == f"broken at chain {chain} seq 2: hash differs"
 
 
-def _row(store: Store, seq: int) -> tuple[object, ...]:
+def _row(store: Store, seq: int) -> tuple[Any, ...]:
     line = next(r.line for r in store.reader.query(AuditQuery()) if json.loads(r.line)["seq"] == seq)
     e = json.loads(line)
     return (e["chain"], seq, e["tenant"], e["type"], 0, e["subject"], 0, None, None, None, None, line)
@@ -242,7 +244,7 @@ def test_a_record_twice_is_kept_as_a_fault_and_not_stored_again(store: Store, ke
     log.lines.append(log.lines[1])
     faults = intake_all(Intake(log, store.store, keys, breath=0.0))
     assert faults == ["chain memory.default seq 2 stands there already"]
-    assert store.reader.counts(None) | {"last": 0} == {
+    assert dict(store.reader.counts(None)) | {"last": 0} == {
         "records": 4,
         "chains": 1,
         "checkpoints": 0,

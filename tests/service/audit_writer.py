@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from audit_trails import decided, finished
+
 from fulcrum_mcp.composition.audit import open_processor, open_spool
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.errors import Unavailable

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from audit_trails import FINISHED, finished, verdict
+
 from fulcrum_mcp.composition.audit import open_keys, open_spool, open_trail, orphans
 from fulcrum_mcp.control.audit import export_trail
 

@@ -132,18 +132,17 @@ class MemoryAuditStore:
 
     def decision(self, tenant: str | None, decision_id: str) -> DecisionRecord | None:
         """See `AuditReader`."""
-        of_call: list[bytes] = []
         decided: _Row | None = None
         for row in self._rows.values():
             if row[7] == decision_id and row[3].endswith(".decided") and tenant in {None, row[2]}:
                 decided = row
         if decided is None:
             return None
-        for row in self._rows.values():
-            if row[5:7] == decided[5:7] and row[2] == decided[2] and row[3].endswith(".finished"):
-                of_call.append(row[-1])
+        rows = self._rows.values()
+        same = [row for row in rows if row[5:7] == decided[5:7] and row[2] == decided[2]]
         inputs = self._inputs.get(json.loads(decided[-1])["id"])
-        return DecisionRecord(decided[-1], inputs[1] if inputs else None, of_call)
+        finished = [row[-1] for row in same if row[3].endswith(".finished")]
+        return DecisionRecord(decided[-1], inputs[1] if inputs else None, finished)
 
     def lines(self, tenant: str | None) -> Iterator[bytes]:
         """See `AuditReader`."""

@@ -7,6 +7,7 @@ from fulcrum_mcp.errors import Invalid
 __all__ = ["SpoolConfig"]
 
 _MIB = 1 << 20
+_LEAST = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +26,9 @@ class SpoolConfig:
             )
         if self.durability not in {"sync", "os"}:
             raise Invalid(f'audit.durability = "{self.durability}" is not one of sync, os')
-        if not 4096 <= self.segment_bytes < 1 << 40:
-            raise Invalid(f"audit.segment_bytes = {self.segment_bytes} is not between 4096 and 2^40")
-        if self.max_bytes < 4 * 4096:
+        if not _LEAST <= self.segment_bytes < 1 << 40:
+            raise Invalid(f"audit.segment_bytes = {self.segment_bytes} is not between {_LEAST} and 2^40")
+        if self.max_bytes < 4 * _LEAST:
             raise Invalid(f"audit.max_spool = {self.max_bytes} is too small; give it at least a few MiB")
         if self.segment_bytes > self.max_bytes // 4:  # only a segment that is no longer written can be removed
             object.__setattr__(self, "segment_bytes", self.max_bytes // 4)

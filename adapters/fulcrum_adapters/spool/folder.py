@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from fulcrum_mcp.errors import Unavailable
 
-__all__ = ["Folder", "Place", "boot_id", "folders", "new_folder", "sync_directory"]
+__all__ = ["NOWHERE", "Folder", "Place", "boot_id", "folders", "new_folder", "sync_directory"]
 
 _STATE = struct.Struct("=QQQ")
 _OFFSET = 40
@@ -37,6 +37,10 @@ class Place(NamedTuple):
     def unpack(cls, word: int) -> "Place":
         """The opposite of pack."""
         return cls(word >> _OFFSET, word & (1 << _OFFSET) - 1)
+
+
+NOWHERE = Place(0, 0)
+"""Before the first segment."""
 
 
 class Folder:

@@ -9,7 +9,7 @@ for good and a new one begun.
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -64,7 +64,7 @@ class Spool:
 
     @classmethod
     def orphans(cls, root: Path, config: SpoolConfig | None = None) -> Iterator[Self]:
-        """Each dead writer with open calls, taken over for the caller to finish them; given back at the next step."""
+        """Each writer that was killed or left calls open, for the caller to finish; given back at the next step."""
         config = config or SpoolConfig()
         for folder in folders(root):
             if folder.state()[2] or not folder.segments():
@@ -72,8 +72,7 @@ class Spool:
             spool = cls._take_over(folder, config)
             if spool is not None:
                 with spool:
-                    if spool.open_calls:
-                        yield spool
+                    yield spool
 
     @classmethod
     def settle(cls, folder: Folder) -> None:
@@ -146,35 +145,26 @@ class Spool:
         if self._file < 0:
             raise Unavailable("the audit spool is closed; nothing is forwarded without its record")
         chains = self._chains
-        saved: dict[str, tuple[int, str]] = {}
-        parts: list[bytes] = []
-        refs: list[RecordRef] = []
-        for draft in drafts:
-            tenant = draft.tenant
-            chain = chains.get(tenant)
-            if chain is None:
-                chain = chains[tenant] = ChainWriter(self.writer, tenant)
-            if tenant not in saved:
-                saved[tenant] = (chain.seq, chain.hash)
-            line, ref = chain.add(draft)
-            parts.append(frame(RECORD, line))
-            if draft.inputs is not None:
-                parts.append(frame(INPUTS, b"%b\n%b" % (draft.id.encode(), draft.inputs)))
-            refs.append(ref)
+        saved = {draft.tenant: self._chain(draft.tenant).place for draft in drafts}
         try:
-            if any(len(part) > MAX_PAYLOAD for part in parts):
-                raise Unavailable(f"a record is larger than {MAX_PAYLOAD} bytes and cannot be kept")  # noqa: TRY301
-            self._write(b"".join(parts))
-        except Unavailable:
-            for tenant, (seq, head) in saved.items():
-                chains[tenant].seq, chains[tenant].hash = seq, head
+            block, refs = _frames(drafts, chains)
+            self._write(block)
+        except BaseException:
+            for tenant, place in saved.items():
+                chains[tenant].place = place
             raise
+        standing = self._standing
         for tenant in saved:
-            self._standing.heads[tenant] = (chains[tenant].seq, chains[tenant].hash)
-        note = self._standing.note
+            standing.heads[tenant] = chains[tenant].place
         for draft in drafts:
-            note(draft.type, draft.subject, draft.tenant, draft.data)
+            standing.note(draft.type, draft.subject, draft.tenant, draft.data)
         return refs
+
+    def _chain(self, tenant: str) -> ChainWriter:
+        chain = self._chains.get(tenant)
+        if chain is None:
+            chain = self._chains[tenant] = ChainWriter(self.writer, tenant)
+        return chain
 
     def close(self) -> None:
         """Leave a snapshot, so that the next writer begins at once; give up the lock. Idempotent."""
@@ -250,10 +240,8 @@ class Spool:
         self._sealed = self._sealed or in_doubt
 
     def _acknowledge(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # readers lag until the next one; the records are durable already
             os.pwrite(self._state, self._place.pack().to_bytes(8, sys.byteorder), 0)
-        except OSError:
-            pass  # readers lag until the next one; the records are durable already
 
     def _rotate(self) -> None:
         """Begin the next segment with a snapshot; the old one stays in use until it is durable."""
@@ -280,6 +268,20 @@ class Spool:
         self._quiet = True
         self._sealed = False
         self._acknowledge()
+
+
+def _frames(drafts: Sequence[RecordDraft], chains: Mapping[str, ChainWriter]) -> tuple[bytes, list[RecordRef]]:
+    parts: list[bytes] = []
+    refs: list[RecordRef] = []
+    for draft in drafts:
+        line, ref = chains[draft.tenant].add(draft)
+        parts.append(frame(RECORD, line))
+        if draft.inputs is not None:
+            parts.append(frame(INPUTS, b"%b\n%b" % (draft.id.encode(), draft.inputs)))
+        refs.append(ref)
+    if max(map(len, parts), default=0) > MAX_PAYLOAD:
+        raise Unavailable(f"a record is larger than {MAX_PAYLOAD} bytes and cannot be kept")
+    return b"".join(parts), refs
 
 
 def _sync_file(path: Path) -> None:

@@ -6,12 +6,14 @@ else that cannot be read is damage, and then the chains are not continued.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from fulcrum_adapters.spool.folder import Folder, Place
+from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place
 from fulcrum_adapters.spool.frames import RECORD, SNAPSHOT, first, frame, resync, split
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import OpenCall
@@ -60,8 +62,8 @@ class Standing:
     heads: dict[str, tuple[int, str]] = field(default_factory=dict)
     """tenant -> (seq, hash)"""
     open: dict[Key, OpenCall] = field(default_factory=dict)
-    end: Place = Place(0, 0)
-    snapshot: Place = Place(0, 0)
+    end: Place = NOWHERE
+    snapshot: Place = NOWHERE
     quiet: bool = False
     """Nothing follows the snapshot."""
     faults: list[str] = field(default_factory=list)
@@ -85,17 +87,18 @@ class Standing:
                 self.heads[record.tenant] = (record.seq, record.hash)
                 self.note(record.type, record.subject, record.tenant, bytes(record.data))
 
-    def _restore(self, saved: dict[str, dict[str, list[object]]]) -> None:
-        self.heads = {tenant: (int(str(seq)), str(head)) for tenant, (seq, head) in saved["heads"].items()}
+    def _restore(self, saved: Mapping[str, Any]) -> None:
+        self.heads = {tenant: (seq, head) for tenant, (seq, head) in saved["heads"].items()}
         self.open = {
-            (call, leg): OpenCall(call, leg, tenant, data.encode())
-            for call, leg, tenant, data in saved["open"]  # type: ignore[misc]
+            (call, leg): OpenCall(call, leg, tenant, data.encode("utf-8", "surrogateescape"))
+            for call, leg, tenant, data in saved["open"]
         }
 
 
 def snapshot(writer: str, standing: Standing, previous: Place) -> bytes:
     """The frame that a segment begins with; `previous` is where the segment before it ends."""
-    calls = [(call.call, call.leg, call.tenant, call.data.decode()) for call in standing.open.values()]
+    opened = standing.open.values()
+    calls = [(call.call, call.leg, call.tenant, call.data.decode("utf-8", "surrogateescape")) for call in opened]
     text = json.dumps(
         {"writer": writer, "heads": standing.heads, "open": calls, "previous": previous}, separators=(",", ":")
     )
@@ -115,8 +118,7 @@ def _examine(folder: Folder) -> Standing:
     for number in reversed(folder.segments()):
         path = folder.segment(number)
         raw = path.read_bytes()
-        begin = first(raw)
-        if (begin and begin[0] == SNAPSHOT) or committed.segment >= number or resync(raw, 0) is not None:
+        if _is_snapshot(raw, 0) or committed.segment >= number or resync(raw, 0) is not None:
             return _read(folder, number, raw, saved, committed)
         path.unlink()  # killed while it was made: nothing in it was ever acknowledged
     standing = Standing()
@@ -127,39 +129,45 @@ def _examine(folder: Folder) -> Standing:
 
 def _read(folder: Folder, number: int, raw: bytes, saved: Place, committed: Place) -> Standing:
     standing = Standing()
-    start = 0
+    path = folder.segment(number)
+    if committed.segment > number:
+        standing.faults.append(f"{folder.path}: segment {committed.segment} is gone")
     if first(raw) is None:
-        standing.faults.append(f"{folder.segment(number)}: damaged at byte 0")
-    if saved.segment == number and saved.offset < len(raw):
-        begin = first(raw, saved.offset)
-        if begin and begin[0] == SNAPSHOT:
-            start = saved.offset
-    at = start
+        standing.faults.append(f"{path}: damaged at byte 0")
+    start = saved.offset if saved.segment == number and _is_snapshot(raw, saved.offset) else 0
+    acknowledged = committed.offset if committed.segment == number else 0
+    end = _walk(path, raw, start, acknowledged, standing)
+    if standing.faults:
+        folder.mark_damaged(number)
+    standing.end = Place(number, end)
+    standing.snapshot = Place(number, start)
+    return standing
+
+
+def _is_snapshot(raw: bytes, at: int) -> bool:
+    found = first(raw, at)
+    return found is not None and found[0] == SNAPSHOT
+
+
+def _walk(path: Path, raw: bytes, at: int, acknowledged: int, standing: Standing) -> int:
+    """Take in everything from a snapshot on; where it ends. Cuts off what is torn, notes what is damaged."""
     count = 0
     while True:
         frames, end, _ = split(raw, at)
         count += len(frames)
         try:
             standing.take(frames)
-        except (ValueError, msgspec.DecodeError) as exc:
-            standing.faults.append(f"{folder.segment(number)}: a record that is not one of ours: {exc}")
-        acknowledged = committed.offset if committed.segment == number else 0
-        if end == len(raw):
-            if end < acknowledged:
-                standing.faults.append(f"{folder.segment(number)}: {acknowledged - end} bytes at its end are gone")
-            break
-        further = resync(raw, end)
-        if further is None and end >= acknowledged:
-            os.truncate(folder.segment(number), end)
-            break
-        standing.faults.append(f"{folder.segment(number)}: damaged at byte {end}")
+        except (ValueError, LookupError, msgspec.DecodeError) as exc:
+            standing.faults.append(f"{path}: a record that is not one of ours: {exc}")
+        further = None if end == len(raw) else resync(raw, end)
         if further is None:
-            end = len(raw)
             break
+        standing.faults.append(f"{path}: damaged at byte {end}")
         at = further
-    if standing.faults:
-        folder.mark_damaged(number)
-    standing.end = Place(number, end)
-    standing.snapshot = Place(number, start)
     standing.quiet = count == 1
-    return standing
+    if end < acknowledged:
+        standing.faults.append(f"{path}: damaged from byte {end}, {acknowledged} were acknowledged")
+        return len(raw)
+    if end < len(raw):
+        os.truncate(path, end)
+    return end

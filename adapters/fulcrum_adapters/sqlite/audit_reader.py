@@ -45,7 +45,7 @@ class SqliteAuditReader:
         used = {test: value for test, value in tests.items() if value is not None}
         where = " AND ".join(used) or "1"
         order = "id" if query.after is not None else "id DESC"
-        statement = f"SELECT id, line FROM audit_events WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608 - our own text
+        statement = f"SELECT id, line FROM audit_events WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
         with self._translated() as db:
             return [StoredRecord(*row) for row in db.execute(statement, (*used.values(), query.limit))]
 
@@ -88,7 +88,8 @@ class SqliteAuditReader:
         """See `AuditReader`."""
         only = "WHERE ?1 IS NULL OR tenant = ?1"
         statement = (
-            f"SELECT (SELECT coalesce(sum(size), 0) FROM audit_chains {only}), (SELECT count(*) FROM audit_chains {only}),"  # noqa: S608
+            f"SELECT (SELECT coalesce(sum(size), 0) FROM audit_chains {only}),"  # noqa: S608
+            f" (SELECT count(*) FROM audit_chains {only}),"
             f" (SELECT count(*) FROM audit_checkpoints {only}), (SELECT count(*) FROM call_inputs),"
             " (SELECT count(*) FROM audit_faults), (SELECT coalesce(max(id), 0) FROM audit_events)"
         )

@@ -20,9 +20,15 @@ _ROWS = 128
 """Rows in one statement: SQLite lets go of the interpreter's lock once a statement, not once a row."""
 
 
+_LAST_CHECKPOINTS = """
+SELECT tenant, number, line FROM audit_checkpoints c
+WHERE number = (SELECT max(number) FROM audit_checkpoints WHERE tenant = c.tenant)
+"""
+
+
 @lru_cache(maxsize=32)
 def _insert(table: str, columns: int, rows: int) -> str:
-    return f"INSERT OR REPLACE INTO {table} VALUES " + ",".join(["(NULL" + ",?" * columns + ")"] * rows)
+    return f"INSERT OR REPLACE INTO {table} VALUES " + ",".join(["(NULL" + ",?" * columns + ")"] * rows)  # noqa: S608
 
 
 class SqliteAuditStore:
@@ -53,8 +59,7 @@ class SqliteAuditStore:
                     state.broken[name] = broken
             for writer, segment, place in db.execute("SELECT * FROM spool_positions"):
                 state.positions[writer] = SpoolPosition(segment, place)
-            last = "SELECT tenant, number, line FROM audit_checkpoints c WHERE number = (SELECT max(number) FROM audit_checkpoints WHERE tenant = c.tenant)"
-            for tenant, number, line in db.execute(last):
+            for tenant, number, line in db.execute(_LAST_CHECKPOINTS):
                 state.checkpoints[tenant] = (number, line_hash(line))
         return state
 

@@ -2,12 +2,13 @@ import hashlib
 import json
 import re
 
-from fulcrum_mcp.core.audit import GENESIS, ChainWriter, RecordDraft, parse_record
-from fulcrum_mcp.core.mac import mac
 from hypothesis import given
 from hypothesis import strategies as st
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+from fulcrum_mcp.core.audit import GENESIS, ChainWriter, RecordDraft, parse_record
+from fulcrum_mcp.core.mac import mac
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=20)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),

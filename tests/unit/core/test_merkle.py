@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from fulcrum_mcp.core.merkle import (
     EMPTY_ROOT,
     Frontier,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from audit_trails import small_trail, split_file, verdict
+
 from fulcrum_adapters.signing import AuditKeys
 from fulcrum_mcp.core.audit import parse_record, record_hash
 from fulcrum_mcp.core.checkpoint import ChainState, checkpoint_line

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from audit_trails import calls, verdict
+
 from fulcrum_adapters.memory.audit import MemoryAuditLog, MemoryAuditStore, MemoryLeadership
 from fulcrum_adapters.signing import AuditKeys
 from fulcrum_adapters.spool import FileLeadership, Spool, SpoolConfig
@@ -11,7 +12,8 @@ from fulcrum_mcp.composition.audit import open_keys, open_processor, open_reader
 from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import StoreBatch
-from fulcrum_mcp.processor import Intake, Processor, ProcessorConfig
+from fulcrum_mcp.processor.intake import Intake
+from fulcrum_mcp.processor.processor import Processor, ProcessorConfig
 
 FAST = ProcessorConfig(poll=0.005, checkpoint_every=0.0, retry=0.01)
 
@@ -151,7 +153,7 @@ def test_confirmed_segments_vanish_and_the_chain_goes_on(tmp_path: Path) -> None
     assert processor.drain()
     processor.stop()
     reader = open_reader(tmp_path)
-    assert reader.counts(None) | {"last": 0} == {
+    assert dict(reader.counts(None)) | {"last": 0} == {
         "records": 102,
         "chains": 1,
         "checkpoints": 2,

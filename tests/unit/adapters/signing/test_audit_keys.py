@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
 from fulcrum_adapters.signing import AuditKeys, PublicKey
 from fulcrum_mcp.errors import Invalid, Unavailable
 
