@@ -1,0 +1,83 @@
+"""Policies that would stop, end or fill the process are refused by name, in a process that may be killed."""
+
+import os
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fulcrum_adapters.rego.admission import admit
+from fulcrum_adapters.rego.folder import read_folder
+from fulcrum_adapters.rego.loading import InvalidPolicy
+from fulcrum_adapters.rego.testing import read_suite
+from fulcrum_mcp.core.policy import PolicyModule, PolicySource
+
+TIMEOUT = 2.0
+
+
+def source(name: str, text: str) -> PolicySource:
+    return PolicySource((PolicyModule(f"{name}.rego", f"package fulcrum.policies.{name}\n\n{text}\n"),), {}, name)
+
+
+LOOP = """
+allow if {
+	some a in numbers.range(1, 3000)
+	some b in numbers.range(1, 3000)
+	some c in numbers.range(1, 3000)
+	a + b + c == -1
+}
+"""
+PAIRS = """
+deny contains "x" if {
+	input.phase == "call"
+	some a in input.arguments.list
+	some b in input.arguments.list
+	a == sprintf("%s!", [b])
+}
+"""
+BAD = {
+    "loops": (LOOP, "did not finish|processor time"),
+    "grows": ("allow if count(numbers.range(1, 2000000000)) > 0", "memory"),
+    "panics": ('allow if strings.count(input.tool.name, "") > 0', "panicked"),
+    "recurses": ("allow if f(1)\n\nf(x) if f(x + 1)", "recursion"),
+    "multiplies": (PAIRS, "did not finish|processor time"),
+    "nests": ("allow if " + "(" * 20_000 + "true" + ")" * 20_000, "nesting|cannot be parsed"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_policy_that_would_harm_is_refused_by_name(name: str) -> None:
+    text, said = BAD[name]
+    with pytest.raises(InvalidPolicy, match=said) as caught:
+        admit(source(name, text), timeout=TIMEOUT)
+    assert f"{name}.rego" in str(caught.value)
+    assert psutil.Process(os.getpid()).children() == []
+
+
+def test_a_good_policy_is_admitted() -> None:
+    admit(source("good", 'allow if input.tool.name == "x"'), timeout=20)
+
+
+def test_a_policy_whose_own_test_fails_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text("package fulcrum.policies.p\n\nallow if input.x == 1\n")
+    (tmp_path / "p_test.rego").write_text(
+        'package p_test\n\nimport data.fulcrum.policies.p\n\ntest_two if p.allow with input as {"x": 2}\n'
+    )
+    with pytest.raises(InvalidPolicy, match="test_two fails: it has no value") as caught:
+        admit(read_folder(tmp_path), read_suite(tmp_path), timeout=20)
+    assert caught.value.problems[0].line == 5
+
+
+def test_a_policy_whose_case_fails_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text("package fulcrum.policies.p\n\nallow if input.x == 1\n")
+    (tmp_path / "cases").mkdir()
+    (tmp_path / "cases/p.yaml").write_text("- name: two\n  input: {x: 2}\n  want: {effect: allow}\n")
+    with pytest.raises(InvalidPolicy, match="case 'two' fails"):
+        admit(read_folder(tmp_path), read_suite(tmp_path), timeout=20)
+
+
+def test_a_test_that_loops_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "p.rego").write_text("package fulcrum.policies.p\n\nallow := true\n")
+    (tmp_path / "p_test.rego").write_text("package p_test\n\ntest_loop if f(1)\n\nf(x) if f(x + 1)\n")
+    with pytest.raises(InvalidPolicy, match="test_loop"):
+        admit(read_folder(tmp_path), read_suite(tmp_path), timeout=TIMEOUT)
