@@ -8,12 +8,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from fulcrum_mcp.core.decision import Redaction
 
-__all__ = ["MASK", "Substitute", "mask_secrets", "may_hold_secret", "redact"]
+__all__ = ["MASK", "Substitute", "has_secret_key", "mask_secrets", "may_hold_secret", "redact"]
 
 Substitute = Callable[[str, Sequence[str], str], Sequence[str]]
 """(pattern, texts, replacement) -> texts, in linear time; the replacement is literal. Raises `Invalid`: bad pattern."""
@@ -43,36 +43,36 @@ _SECRET_KEY = re.compile(
 )
 _TOKEN_KEYS = frozenset(("token", "otp", "cvv", "cvc", "pwd"))
 
-_HINTS = (
-    *(
-        b"\\u",
-        b"-----begin ",
-        b"sk-",
-        b"sk_",
-        b"rk_",
-        b"ghp_",
-        b"gho_",
-        b"ghu_",
-        b"ghs_",
-        b"ghr_",
-        b"github_pat_",
-        b"glpat-",
-    ),
-    *(b"xox", b"akia", b"asia", b"aiza", b"npm_", b"pypi-", b"hf_", b"eyj", b"bearer ", b"basic "),
-    *(b"password", b"passwd", b"passphrase", b"secret", b"credential", b"authorization", b"cookie", b"token"),
-    *(b"apikey", b"api_key", b"api-key", b"privatekey", b"private_key", b"private-key", b"accesskey", b"access_key"),
-    *(b"access-key", b'"otp"', b'"cvv"', b'"cvc"', b'"pwd"'),
-)
-"""Every secret that `mask_secrets` knows holds one of these, in lower case; passwords in URLs are looked for apart."""
+_DASHED = (b"sk-", b"pat-", b"pypi-", b"xox", b"-----BEGIN ")
+_JOINED = (b"sk_", b"rk_", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"_pat_", b"npm_", b"hf_")
+_SPACED = (b"Bearer ", b"Basic ")
+_PLAIN = (b"AKIA", b"ASIA", b"AIza", b"eyJ")
+"""What every secret of a known form holds, by the rare byte that is looked for first."""
 
 _SHORTEST = 8
 """No known form of a secret is shorter."""
 
 
-def may_hold_secret(document: bytes) -> bool:
-    """False when JSON text surely holds nothing that `mask_secrets` would mask: a cheap look before the walk."""
-    low = document.lower()
-    return any(map(low.__contains__, _HINTS)) or (b"://" in low and b"@" in low)
+def may_hold_secret(text: bytes) -> bool:
+    """False when JSON text surely holds no string that `mask_secrets` would mask: a cheap look before the walk.
+
+    Says nothing of secrets that only their key gives away: see `has_secret_key`.
+    """
+    return (
+        (b"-" in text and any(map(text.__contains__, _DASHED)))
+        or (b"_" in text and any(map(text.__contains__, _JOINED)))
+        or (b" " in text and any(map(text.__contains__, _SPACED)))
+        or any(map(text.__contains__, _PLAIN))
+        or (b"://" in text and b"@" in text)
+        or b"\\u" in text
+    )
+
+
+def has_secret_key(value: Any) -> bool:
+    """True when a JSON value has a key, at any depth, whose scalar `mask_secrets` would mask."""
+    if isinstance(value, dict):
+        return any(_is_secret_key(key) for key in value) or any(map(has_secret_key, value.values()))
+    return isinstance(value, list) and any(map(has_secret_key, value))
 
 
 def mask_secrets(value: Any) -> tuple[Any, int]:
@@ -103,6 +103,7 @@ def mask_secrets(value: Any) -> tuple[Any, int]:
     return value, 0
 
 
+@lru_cache(maxsize=4096)
 def _is_secret_key(key: str) -> bool:
     return _SECRET_KEY.search(key) is not None or key.lower() in _TOKEN_KEYS
 

@@ -16,7 +16,7 @@ from fulcrum_mcp.core.budget import Match, Outcome, Refused, Reserve, Reserved
 from fulcrum_mcp.core.budget_text import refusal_text
 from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Reason, combine
-from fulcrum_mcp.core.redact import mask_secrets, may_hold_secret, redact
+from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.denial import Denial
 from fulcrum_mcp.gateway.ids import new_id, now_ns
@@ -229,7 +229,7 @@ def _inputs(ticket: Ticket, arguments: bytes) -> bytes | None:
             return None
         if count:
             document = redacted_document(document, arguments, encode(value))
-    if may_hold_secret(document):
+    if may_hold_secret(document) or has_secret_key(ticket.call.arguments) or ticket.call.responses is not None:
         masked: Any = mask_secrets(msgspec.json.decode(document))[0]
         return encode(masked)
     return document
