@@ -13,6 +13,9 @@ import time
 from typing import Any
 
 
+__all__ = ["main"]
+
+
 def main() -> None:
     """Do the job on standard input."""
     sys.path.extend(sys.argv[1:])
