@@ -41,6 +41,9 @@ _SECRET_KEY = re.compile(
     r"|(?:access|refresh|auth|bearer|id|session|csrf)[_-]?token|cookie)s?\Z",
     re.IGNORECASE,
 )
+_LONGEST_KEY = 64
+"""Only a key's end tells; so no caller's text is kept that is longer."""
+
 _TOKEN_KEYS = frozenset(("token", "otp", "cvv", "cvc", "pwd"))
 
 _DASHED = (b"sk-", b"pat-", b"pypi-", b"xox", b"-----BEGIN ")
@@ -65,6 +68,7 @@ def may_hold_secret(text: bytes) -> bool:
         or any(map(text.__contains__, _PLAIN))
         or (b"://" in text and b"@" in text)
         or b"\\u" in text
+        or b"\\/" in text
     )
 
 
@@ -103,8 +107,12 @@ def mask_secrets(value: Any) -> tuple[Any, int]:
     return value, 0
 
 
-@lru_cache(maxsize=4096)
 def _is_secret_key(key: str) -> bool:
+    return _tells(key) if len(key) <= _LONGEST_KEY else _tells(key[-_LONGEST_KEY:])
+
+
+@lru_cache(maxsize=4096)
+def _tells(key: str) -> bool:
     return _SECRET_KEY.search(key) is not None or key.lower() in _TOKEN_KEYS
 
 

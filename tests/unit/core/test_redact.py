@@ -200,3 +200,11 @@ def test_no_text_makes_masking_slow(text: str) -> None:
     mask_secrets(text)
     may_hold_secret(text.encode())
     assert time.process_time() - begun < 1
+
+
+def test_an_escaped_slash_hides_no_password() -> None:
+    assert may_hold_secret(rb'{"a": "https:\/\/user:hunter22@example.com"}')
+
+
+def test_a_long_key_tells_by_its_end() -> None:
+    assert mask_secrets({"x" * 500 + "password": "plain"})[1] == 1
