@@ -121,6 +121,8 @@ class Intake:
         batch.faults += [(writer, fault, b"") for fault in chunk.faults]
         heads = chunk.heads
         now = self._clock() // 1000
+        chains, broken, rows = self._state.chains, self._state.broken, batch.rows
+        prefix = f"{writer}."
         for number, line in enumerate(chunk.lines):
             while heads and heads[0][0] == number:
                 self._expect(writer, heads.pop(0)[1], batch)
@@ -131,22 +133,24 @@ class Intake:
                 batch.faults.append((writer, record, line))
                 continue
             chain = record.chain
-            state = self._state.chains.get(chain)
+            if chain != prefix + record.tenant:
+                batch.faults.append((writer, f"chain {chain} does not belong here", line))
+                continue
+            state = chains.get(chain)
             if state is None:
-                if chain != f"{writer}.{record.tenant}":
-                    batch.faults.append((writer, f"chain {chain} does not belong here", line))
-                    continue
-                state = self._state.chains[chain] = ChainState(chain, record.tenant)
-            if record.seq == state.tree.size + 1 and record.prev == state.head and chain not in self._state.broken:
-                state.add(record.hash)
+                state = chains[chain] = ChainState(chain, record.tenant)
+            tree = state.tree
+            if record.seq == tree.size + 1 and record.prev == state.head and chain not in broken:
+                tree.add(bytes.fromhex(record.hash))
+                state.head = record.hash
                 self.unsigned += 1
-            elif record.seq <= state.tree.size:
+            elif record.seq <= tree.size:
                 batch.faults.append((writer, f"chain {chain} seq {record.seq} stands there already", line))
                 continue
             else:
                 self._break(writer, state, f"seq {state.size + 1} is missing or forked", batch)
             self._touched.add(chain)
-            batch.rows.append(row_of(record, line, self._seconds))
+            rows.append(row_of(record, line, self._seconds))
         for _, expected in heads:
             self._expect(writer, expected, batch)
         batch.inputs += [(name, now, text) for name, text in chunk.inputs]

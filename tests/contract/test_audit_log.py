@@ -280,6 +280,17 @@ def test_what_does_not_fit_is_reported_kept_and_never_made_good(store: Store, ke
     assert "seq 3" in str(fault)
 
 
+def test_a_writer_cannot_break_the_chain_of_another(store: Store, keys: AuditKeys) -> None:
+    log, evil = MemoryAuditLog("w1"), MemoryAuditLog("w2")
+    log.append(calls(2))
+    intake_all(Intake(log, store.store, keys, breath=0.0))
+    evil.lines = [*log.lines[1:], log.lines[1].replace(b'"seq":2', b'"seq":9')]
+    assert len(intake_all(Intake(evil, store.again(), keys, breath=0.0))) == 4
+    log.append(calls(1))
+    assert intake_all(Intake(log, store.again(), keys, breath=0.0)) == []
+    assert verdict(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"), keys) is None
+
+
 def test_a_batch_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
     store = SqliteAuditStore(tmp_path / "audit.db")
     store.add(StoreBatch(checkpoints=[("t", 1, b'{"chains":[]}')]))

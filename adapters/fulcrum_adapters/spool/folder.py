@@ -7,6 +7,7 @@ acknowledged: whoever reads a living writer's folder must not go beyond, because
 import fcntl
 import json
 import os
+import re
 import secrets
 import struct
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ _STATE = struct.Struct("=QQQ")
 _OFFSET = 40
 _CLEAN = 1
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"
+_WRITER = re.compile(rf"w[{_ALPHABET}]{{7}}")
 
 
 class Place(NamedTuple):
@@ -74,6 +76,8 @@ class Folder:
         text = json.dumps({"pid": os.getpid(), "durability": durability, "boot": boot_id()}).encode()
         os.ftruncate(lock, 0)
         os.pwrite(lock, text, 0)
+        if durability == "os":
+            os.fsync(lock)  # what says that the end may be lost must not be lost itself
 
     def may_have_lost_its_end(self) -> bool:
         """Was it last written without fdatasync, before the machine started anew?"""
@@ -139,7 +143,7 @@ class Folder:
 def folders(root: Path) -> Iterator[Folder]:
     """All writers' folders, living and dead, in a stable order."""
     try:
-        names = sorted(path.name for path in root.iterdir() if path.is_dir())
+        names = sorted(path.name for path in root.iterdir() if _WRITER.fullmatch(path.name) and path.is_dir())
     except FileNotFoundError:
         return
     except OSError as exc:
