@@ -15,7 +15,7 @@ from typing import Any
 from fulcrum_adapters.rego.analysis import POLICIES, PolicySet
 from fulcrum_adapters.rego.builtins import OFFERED, REFUSED
 from fulcrum_adapters.rego.native import NativeEngine, RegoFault, build, syntax_trees
-from fulcrum_adapters.rego.syntax import ModuleSyntax, RuleSyntax, parse_module
+from fulcrum_adapters.rego.syntax import ModuleSyntax, RuleSyntax, parse_module, plain_column
 from fulcrum_mcp.core.policy import PolicySource, Problem
 from fulcrum_mcp.core.verdict import RULES
 from fulcrum_mcp.errors import Invalid
@@ -71,7 +71,7 @@ def compile_source(source: PolicySource, *, coverage: bool = False) -> Compiled:
         try:
             engine = build(((module.path, module.source) for module in source.modules), source.data, coverage=coverage)
         except RegoFault as fault:
-            problems = [_problem(fault, policies)]
+            problems = [_problem(fault, policies, "", source)]
         except (ValueError, TypeError, RecursionError) as exc:
             problems = [Problem("data", 0, 0, f"the data document is no JSON: {exc}")]
         else:
@@ -88,7 +88,7 @@ def parse_source(source: PolicySource) -> tuple[list[ModuleSyntax], list[Problem
             engine = build([(module.path, module.source)], {}, evaluate_once=False)
             modules.extend(parse_module(tree) for tree in syntax_trees(engine))
         except RegoFault as fault:
-            problems.append(_problem(fault, None, module.path))
+            problems.append(_problem(fault, None, module.path, source))
     return modules, problems
 
 
@@ -186,7 +186,7 @@ def _reaches(edges: Mapping[str, set[str]], start: str) -> bool:
     return False
 
 
-def _problem(fault: RegoFault, policies: PolicySet | None, path: str = "") -> Problem:
+def _problem(fault: RegoFault, policies: PolicySet | None, path: str, source: PolicySource) -> Problem:
     found = _MISSING.search(fault.message)
     hint = ""
     if found is not None:
@@ -199,7 +199,11 @@ def _problem(fault: RegoFault, policies: PolicySet | None, path: str = "") -> Pr
         hint = "write `allow if { ... }`"
     elif "Missing package" in fault.message:
         hint = "begin with `package fulcrum.policies.<name>`"
-    return Problem(fault.path or path, fault.line, fault.column, fault.message, hint)
+    where = fault.path or path
+    text = next((module.source for module in source.modules if module.path == where), "")
+    lines = text.split("\n")
+    column = plain_column(lines[fault.line - 1], fault.column) if 0 < fault.line <= len(lines) else fault.column
+    return Problem(where, fault.line, column, fault.message, hint)
 
 
 def _guess(name: str, known: Iterable[str]) -> str:

@@ -4,11 +4,21 @@ Everything errs on the side of "may": a reference that is not plainly static cou
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
-__all__ = ["PHASES", "Body", "CallSite", "ModuleSyntax", "Path", "RuleSyntax", "overlaps", "parse_module"]
+__all__ = [
+    "PHASES",
+    "Body",
+    "CallSite",
+    "ModuleSyntax",
+    "Path",
+    "RuleSyntax",
+    "overlaps",
+    "parse_module",
+    "plain_column",
+]
 
 Path = tuple[str | None, ...]
 """A reference's steps; None where a step is computed."""
@@ -17,6 +27,8 @@ PHASES = frozenset(("list", "call", "result"))
 
 Kind = Literal["value", "set", "object", "tree", "function"]
 """`object` is `rule[computed] := ...`; `tree` is every other head with steps, which has no value as a whole."""
+
+_TAB = 4
 
 _KINDS: Mapping[str, Kind] = {"Compr": "value", "Set": "set", "Func": "function"}
 
@@ -95,7 +107,29 @@ def parse_module(tree: Mapping[str, Any]) -> ModuleSyntax:
     rules = tuple(_rule(node, package, imports, source) for node in ast["rules"])
     for rule, after in pairwise(rules):
         rule.end = after.start
+    lines = tree["source"]["contents"].split("\n")
+    for rule in rules:
+        _count_tabs_once(rule, lines)
     return ModuleSyntax(tree["source"]["file"], package, ast["package"]["span"]["line"], imports, rules)
+
+
+def plain_column(line: str, column: int) -> int:
+    """A column as editors and OPA count it: the engine counts a tab as four."""
+    at = 1
+    for index, char in enumerate(line):
+        if at >= column:
+            return index + 1
+        at += _TAB if char == "\t" else 1
+    return len(line) + 1
+
+
+def _count_tabs_once(rule: RuleSyntax, lines: list[str]) -> None:
+    def plain(line: int, column: int) -> int:
+        return plain_column(lines[line - 1], column) if 0 < line <= len(lines) else column
+
+    rule.column = plain(rule.line, rule.column)
+    rule.inputs = [(path, line, plain(line, column)) for path, line, column in rule.inputs]
+    rule.calls = [replace(call, column=plain(call.line, call.column)) for call in rule.calls]
 
 
 def _imports(nodes: list[Any], source: bytes) -> Iterator[tuple[str, Path]]:
