@@ -31,6 +31,8 @@ _MAX_PAGES: Final = 100
 _UNKNOWN_EVERY: Final = 1.0
 """Seconds between refreshes on behalf of unknown names."""
 _MIN_TTL: Final = 30.0
+_PROBES: Final = 2
+"""A server may refuse the version of a probe and name another one that we speak."""
 _KINDS: Final = (
     ("tools", "tools/list", "tools"),
     ("prompts", "prompts/list", "prompts"),
@@ -162,24 +164,42 @@ class Catalog:
             self._refreshing = None
 
     async def _discover(self) -> None:
-        modern = Via(MODERN_VERSIONS[-1])
         if self.modern is not False:
-            try:
-                found = await ask(self.upstream, modern, "server/discover", {}, _request_id())
-                versions = found.get("supportedVersions")
-                self.modern = isinstance(versions, list) and any(item in MODERN_VERSIONS for item in versions)
-            except UpcallError:
-                self.modern = False
-            if self.modern:
-                self.describe(found)
-                await self._fetch(modern)
+            via = await self._modern_via()
+            if via is not None:
+                await self._fetch(via)
                 return
-        legacy, hello = await open_legacy(self.upstream, _request_id())
+        try:
+            legacy, hello = await open_legacy(self.upstream, _request_id())
+        except UpcallError:
+            self.modern = self.modern or None  # what was legacy may have become modern: ask again next time
+            raise
+        self.modern = False
         try:
             self.describe(hello)
             await self._fetch(legacy)
         finally:
             await end_legacy(self.upstream, legacy)
+
+    async def _modern_via(self) -> Via | None:
+        """Discover the upstream; None if it speaks no version without sessions."""
+        versions: list[str] = list(MODERN_VERSIONS)
+        for _ in range(_PROBES):
+            via = Via(versions[-1])
+            try:
+                found = await ask(self.upstream, via, "server/discover", {}, _request_id())
+            except UpcallError as fault:
+                versions = [version for version in MODERN_VERSIONS if version in fault.supported]
+                if not versions:
+                    return None
+                continue
+            supported = found.get("supportedVersions")
+            if not isinstance(supported, list) or via.version not in supported:
+                return None
+            self.modern = True
+            self.describe(found)
+            return via
+        return None
 
     def describe(self, hello: Mapping[str, Any]) -> None:
         """Take over what the upstream says of itself: capabilities and instructions."""

@@ -1,5 +1,6 @@
 """The gateway's own requests to an upstream: discovering it and listing what it offers. Never a tool call."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fulcrum_mcp import __version__
@@ -23,16 +24,24 @@ META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
 CLIENT_INFO: Final = {"name": "fulcrum", "version": __version__}
 
+_UNSUPPORTED: Final = -32022
 _ACCEPT: Final = (b"accept", b"application/json, text/event-stream")
 
 
 class UpcallError(Exception):
-    """The upstream answered with an error: `code` is JSON-RPC's, `status` HTTP's."""
+    """The upstream answered with an error: `code` and `data` are JSON-RPC's, `status` HTTP's."""
 
-    def __init__(self, message: str, *, code: int = 0, status: int = 200) -> None:
+    def __init__(self, message: str, *, code: int = 0, status: int = 200, data: object = None) -> None:
         super().__init__(message)
         self.code = code
         self.status = status
+        self.data = data
+
+    @property
+    def supported(self) -> Sequence[object]:
+        """The versions that the upstream speaks, where it refused ours for its version."""
+        versions = self.data.get("supported") if self.code == _UNSUPPORTED and isinstance(self.data, dict) else None
+        return versions if isinstance(versions, list) else ()
 
 
 class Via:
@@ -128,7 +137,8 @@ async def ask(upstream: Upstream, via: Via, method: str, params: dict[str, Any],
         code = error.get("code", 0) if isinstance(error, dict) else 0
         text = error.get("message", "") if isinstance(error, dict) else error
         msg = f"{where}: {text}"
-        raise UpcallError(msg, code=code if isinstance(code, int) else 0, status=reply.status)
+        data = error.get("data") if isinstance(error, dict) else None
+        raise UpcallError(msg, code=code if isinstance(code, int) else 0, status=reply.status, data=data)
     result = value.get("result")
     if not isinstance(result, dict):
         msg = f"{where}: the result is no object"
