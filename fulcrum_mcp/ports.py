@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from fulcrum_mcp.core.audit import RecordDraft, RecordRef
-from fulcrum_mcp.core.budget import Budget, BudgetUsage, Operation, Outcome
+from fulcrum_mcp.core.budget import Budget, BudgetUsage, Match, Operation, Outcome, Remaining
 from fulcrum_mcp.core.call import Phase, Principal
 from fulcrum_mcp.core.checkpoint import ChainState
 from fulcrum_mcp.core.decision import Verdict
@@ -76,6 +76,10 @@ class BudgetLedger(Protocol):
 
     def usage(self, budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
         """Every bucket that was ever used, in the window that holds `at` (ns)."""
+        ...
+
+    def peek(self, matches: Sequence[Match], at: int) -> Sequence[Remaining]:
+        """What is left in the buckets of one call, cheaply; advisory, only `apply` enforces."""
         ...
 
     def open(self, writer: str) -> Sequence[tuple[str, int]]:

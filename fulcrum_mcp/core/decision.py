@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from fulcrum_mcp.core.call import Phase
@@ -65,48 +66,70 @@ class Decision:
     policies: tuple[tuple[str, str], ...] = ()
 
 
+class _Said:
+    """What all policies say together."""
+
+    __slots__ = ("allowed", "approval", "cost", "deny", "redactions", "taints", "warnings")
+
+    def __init__(self) -> None:
+        self.deny: list[Reason] = []
+        self.approval: list[Reason] = []
+        self.warnings: list[Reason] = []
+        self.redactions: list[Redaction] = []
+        self.taints: list[str] = []
+        self.cost: dict[str, int] = {}
+        self.allowed: list[Reason] = []
+
+    def add(self, verdict: Verdict) -> None:
+        if verdict.error is not None:
+            self.deny.append(Reason(verdict.policy, "error", "policy_error", verdict.error))
+        if verdict.deny:
+            self.deny.extend(verdict.deny)
+        if verdict.require_approval:
+            self.approval.extend(verdict.require_approval)
+        if verdict.warn:
+            self.warnings.extend(verdict.warn)
+        if verdict.redact:
+            self.redactions.extend(verdict.redact)
+        if verdict.taint:
+            self.taints.extend(label for label in verdict.taint if label not in self.taints)
+        for key, amount in verdict.cost.items():
+            self.cost[key] = max(self.cost.get(key, 0), amount)
+        if verdict.allow:
+            self.allowed.append(_allowed_by(verdict.policy))
+
+
 def combine(verdicts: Sequence[Verdict], phase: Phase) -> Decision:
     """Combine verdicts: deny > require_approval > allow; an error denies; no allow denies.
 
     In phase `result` the call has been made, so only an explicit deny (or an error), redact, taint and cost count:
     silence allows. In phase `list` require_approval does not hide. Cost: per key the maximum over all policies.
     """
-    deny: list[Reason] = []
-    approval: list[Reason] = []
-    warnings: list[Reason] = []
-    redactions: list[Redaction] = []
-    taints: list[str] = []
-    cost: dict[str, int] = {}
-    allowed: list[Reason] = []
+    said = _Said()
     for verdict in verdicts:
-        if verdict.error is not None:
-            deny.append(Reason(verdict.policy, "error", "policy_error", verdict.error))
-        deny.extend(verdict.deny)
-        approval.extend(verdict.require_approval)
-        warnings.extend(verdict.warn)
-        redactions.extend(verdict.redact)
-        taints.extend(label for label in verdict.taint if label not in taints)
-        for key, amount in verdict.cost.items():
-            cost[key] = max(cost.get(key, 0), amount)
-        if verdict.allow:
-            allowed.append(Reason(verdict.policy, "allow", "allowed", f"allowed by policy {verdict.policy}"))
+        said.add(verdict)
     effect: Effect = "allow"
-    reasons = allowed
-    if deny:
-        effect, reasons = "deny", deny
+    reasons = said.allowed
+    if said.deny:
+        effect, reasons = "deny", said.deny
     elif phase == "result":
         pass
-    elif approval and phase == "call":
-        effect, reasons = "require_approval", approval
-    elif not allowed and not (approval and phase == "list"):
+    elif said.approval and phase == "call":
+        effect, reasons = "require_approval", said.approval
+    elif not said.allowed and not (said.approval and phase == "list"):
         effect = "deny"
         reasons = [Reason("", "", "no_allow", "no policy allows this")]
     return Decision(
         effect=effect,
         reasons=tuple(reasons),
-        warnings=tuple(warnings),
-        redactions=tuple(redactions),
-        taints=tuple(taints),
-        cost=cost,
-        policies=tuple((verdict.policy, verdict.revision) for verdict in verdicts),
+        warnings=tuple(said.warnings),
+        redactions=tuple(said.redactions),
+        taints=tuple(said.taints),
+        cost=said.cost,
+        policies=tuple([(verdict.policy, verdict.revision) for verdict in verdicts]),
     )
+
+
+@lru_cache(maxsize=1024)
+def _allowed_by(policy: str) -> Reason:
+    return Reason(policy, "allow", "allowed", f"allowed by policy {policy}")

@@ -125,15 +125,10 @@ class Governor:
         if not snapshot.engine.info.reads_budget:
             return None
         matches = snapshot.matcher(scopes_of(call))
-        usages = await self._journal.run(lambda: self._ledger.usage([match.budget for match in matches], now_ns()))
-        used = {(usage.budget.id, usage.bucket): usage for usage in usages}
+        found = await self._journal.run(lambda: self._ledger.peek(matches, now_ns()))
         remaining: dict[str, int] = {}
-        for match in matches:
-            usage = used.get((match.budget.id, match.bucket))
-            for amount, limit in match.budget.limits.items():
-                spent = 0 if usage is None else usage.committed.get(amount, 0) + usage.reserved.get(amount, 0)
-                left = max(0, limit - spent)
-                remaining[amount] = min(left, remaining.get(amount, left))
+        for item in found:
+            remaining[item.amount] = min(item.left, remaining.get(item.amount, item.left))
         return remaining
 
     async def _admit(self, ticket: Ticket, arguments: bytes) -> Ticket | Denial:

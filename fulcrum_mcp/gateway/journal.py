@@ -10,14 +10,14 @@ A fault of the ledger or of the log fails every call of the tick (they are denie
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 import structlog
 
 from fulcrum_mcp.core.audit import RecordDraft
-from fulcrum_mcp.core.budget import Commit, Expire, Operation, Outcome, Release, Renew, Reserve, Reserved
+from fulcrum_mcp.core.budget import Commit, Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.records import ledger_event_draft
@@ -79,6 +79,8 @@ class Journal:
         self._log = log
         self._queue: SimpleQueue[_Admission | _Errand | None] = SimpleQueue()
         self._settlements: deque[Settlement] = deque()
+        self._owed: list[RecordDraft] = []
+        """Records whose ledger part is done and that a failing log has not taken yet."""
         self._flush_armed = False
         self._closing = False
         self._beat = 0.0
@@ -119,7 +121,13 @@ class Journal:
             raise Unavailable("journal: shutting down; send the call again")
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         self._queue.put(_Admission(reserve, build, abandon, future))
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            # Cancelled after `_wake` had set the outcome, before this task ran again.
+            if future.done() and not future.cancelled() and future.exception() is None:
+                abandon(future.result())
+            raise
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Run a synchronous port's method on the journal's thread, before this tick's transaction."""
@@ -204,41 +212,61 @@ class Journal:
         operations: list[Operation] = [item.operation for item in settlements if item.operation is not None]
         settled = len(operations)
         operations.extend(admission.reserve for admission in admissions if admission.reserve is not None)
-        drafts: list[RecordDraft] = []
         try:
             outcomes = self._ledger.apply(operations) if operations else ()
-        except Unavailable:
-            # The settlements must not be lost: they wait for the ledger to come back.
+        except Exception:
+            # Nothing was applied: the settlements wait for the ledger to come back.
             self._settlements.extendleft(reversed(settlements))
             raise
+        owed = self._owed
         for outcome in outcomes:
-            drafts.extend(ledger_event_draft(event) for event in getattr(outcome, "events", ()))
-        drafts.extend(item.build() for item in settlements if item.build is not None)
+            if not isinstance(outcome, Refused) and outcome.events:
+                owed.extend(ledger_event_draft(event) for event in outcome.events)
+        owed.extend(_ends(settlements))
         reserved = iter(outcomes[settled:])
+        drafts: list[RecordDraft] = []
+        broken: list[_Admission] = []
         for admission in admissions:
             admission.outcome = None if admission.reserve is None else next(reserved)
-            drafts.append(admission.build(admission.outcome))
+            try:
+                drafts.append(admission.build(admission.outcome))
+            except Exception as fault:  # noqa: BLE001 - one call that cannot be recorded is denied, and only that one
+                admission.fault = fault
+                broken.append(admission)
         try:
-            if drafts:
-                self._log.append(drafts)
+            if owed or drafts:
+                self._log.append([*owed, *drafts])
         except Exception:
             self._give_back(admissions)
-            # The ledger's part is done and idempotent; the records are written when the log works again.
-            self._settlements.extendleft(reversed(settlements))
             raise
+        self._owed = []
+        if broken:
+            self._give_back(broken)
 
     def _give_back(self, admissions: Sequence[_Admission]) -> None:
         at = now_ns()
         releases = [
             Release(admission.reserve.call, admission.reserve.leg, at)
             for admission in admissions
-            if admission.reserve is not None and isinstance(admission.outcome, Reserved)
+            if admission.reserve is not None
+            and isinstance(admission.outcome, Reserved)
+            and not admission.outcome.repeated
         ]
         if releases:
             try:
                 self._ledger.apply(releases)
             except Unavailable as fault:
                 _log.warning("reservations not given back; they expire", reason=str(fault), count=len(releases))
+
+
+def _ends(settlements: Sequence[Settlement]) -> Iterator[RecordDraft]:
+    """The records of settlements; one that cannot be made stops no other."""
+    for item in settlements:
+        if item.build is not None:
+            try:
+                yield item.build()
+            except Exception:  # noqa: BLE001 - logged; replay after this process ends records the call's outcome as unknown
+                _log.exception("the end of a call could not be recorded")
 
 
 def _nothing() -> None:

@@ -12,7 +12,6 @@ from fulcrum_mcp.core.call import Context, Principal, Tool
 from fulcrum_mcp.core.decision import combine
 from fulcrum_mcp.gateway.policy_input import list_document, tool_value
 from fulcrum_mcp.gateway.snapshot import Snapshot
-from fulcrum_mcp.gateway.wire import encode
 
 __all__ = ["LIST_METHODS", "ListLaw"]
 
@@ -32,55 +31,51 @@ class ListLaw:
     """Answers whether a principal may see a tool, prompt or resource."""
 
     def __init__(self) -> None:
-        self._cache: dict[tuple[Any, ...], bool] = {}
+        self._cache: dict[int, tuple[Principal, dict[tuple[Any, ...], bool]]] = {}
+        self._size = 0
 
     async def tool(self, snapshot: Snapshot, principal: Principal, context: Context, server: str, tool: Tool) -> bool:
         """True if this tool is listed for this principal."""
-        key = self._key(snapshot, principal, context, server, "tool", tool.name, tool.pin)
-        known = self._cache.get(key)
+        cache = self._of(principal)
+        key = (snapshot.revision, server, tool.name, tool.pin, context.client, context.protocol, _moment(snapshot))
+        known = cache.get(key)
         if known is None:
-            known = await self._ask(snapshot, principal, context, server, ("tool", tool_value(tool)), key)
+            known = await self._ask(snapshot, principal, context, server, ("tool", tool_value(tool)))
+            self._keep(cache, key, listed=known)
         return known
 
     async def named(
         self, snapshot: Snapshot, principal: Principal, context: Context, server: str, kind: str, name: str
     ) -> bool:
         """True if this prompt (kind `prompt`) or resource (kind `resource`, by URI) is listed for this principal."""
-        key = self._key(snapshot, principal, context, server, kind, name, "")
-        known = self._cache.get(key)
+        cache = self._of(principal)
+        key = (snapshot.revision, server, kind, name, None, context.client, context.protocol, _moment(snapshot))
+        known = cache.get(key)
         if known is None:
             member = (kind, {"uri": name} if kind == "resource" else {"name": name})
-            known = await self._ask(snapshot, principal, context, server, member, key)
+            known = await self._ask(snapshot, principal, context, server, member)
+            self._keep(cache, key, listed=known)
         return known
 
-    def _key(
-        self,
-        snapshot: Snapshot,
-        principal: Principal,
-        context: Context,
-        server: str,
-        kind: str,
-        name: str,
-        pin: str,
-    ) -> tuple[Any, ...]:
-        moment = int(time.time()) if snapshot.engine.info.list_reads_time else 0
-        delegation = None if principal.on_behalf_of is None else encode(principal.on_behalf_of)
-        return (
-            snapshot.revision,
-            principal.tenant,
-            principal.agent,
-            principal.key,
-            principal.roles,
-            principal.scopes,
-            delegation,
-            context.client,
-            context.protocol,
-            server,
-            kind,
-            name,
-            pin,
-            moment,
-        )
+    def _of(self, principal: Principal) -> dict[tuple[Any, ...], bool]:
+        """What is known of one principal. The verifier hands out the same object as long as the credential stands."""
+        known = self._cache.get(id(principal))
+        if known is not None and known[0] is principal:
+            return known[1]
+        self._size += 1
+        if self._size > _CACHE_SIZE:
+            self._cache.clear()
+            self._size = 0
+        cache: dict[tuple[Any, ...], bool] = {}
+        self._cache[id(principal)] = (principal, cache)
+        return cache
+
+    def _keep(self, cache: dict[tuple[Any, ...], bool], key: tuple[Any, ...], *, listed: bool) -> None:
+        self._size += 1
+        if self._size > _CACHE_SIZE:
+            self._cache.clear()
+            self._size = 0
+        cache[key] = listed
 
     async def _ask(
         self,
@@ -89,7 +84,6 @@ class ListLaw:
         context: Context,
         server: str,
         member: tuple[str, Mapping[str, Any]],
-        key: tuple[Any, ...],
     ) -> bool:
         document = list_document(
             principal,
@@ -102,8 +96,9 @@ class ListLaw:
         if len(document) > snapshot.limits.max_input:
             return False
         verdicts = await snapshot.engine.evaluate("list", document)
-        listed = combine(verdicts, "list").effect != "deny"
-        if len(self._cache) >= _CACHE_SIZE:
-            self._cache.clear()
-        self._cache[key] = listed
-        return listed
+        return combine(verdicts, "list").effect != "deny"
+
+
+def _moment(snapshot: Snapshot) -> int:
+    """Verdicts that read the time are kept for a second."""
+    return int(time.time()) if snapshot.engine.info.list_reads_time else 0

@@ -1,7 +1,7 @@
 """The policy input document: what a policy sees of a call, as JSON text."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -16,13 +16,29 @@ __all__ = ["list_document", "policy_document", "principal_raw", "redacted_docume
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-@lru_cache(maxsize=4096)
+_KEPT = 4096
+
+
 def _principal_text(tenant: str, agent: str, key: str, roles: tuple[str, ...], scopes: tuple[str, ...]) -> bytes:
     return encode({"tenant": tenant, "agent": agent, "key": key, "roles": roles, "scopes": scopes})
 
 
+_principals: dict[int, tuple[Principal, Raw]] = {}
+
+
 def principal_raw(principal: Principal) -> Raw:
-    """The `principal` member; the text of a principal without delegation is made once."""
+    """The `principal` member; its text is made once for the object that the verifier hands out."""
+    known = _principals.get(id(principal))
+    if known is not None and known[0] is principal:
+        return known[1]
+    if len(_principals) >= _KEPT:
+        _principals.clear()
+    raw = _principal_raw(principal)
+    _principals[id(principal)] = (principal, raw)
+    return raw
+
+
+def _principal_raw(principal: Principal) -> Raw:
     text = _principal_text(
         principal.tenant, principal.agent, principal.key, principal.roles, tuple(sorted(principal.scopes))
     )
@@ -66,10 +82,27 @@ def context_value(context: Context, second: int) -> dict[str, Any]:
     return value
 
 
+_tools: dict[str, tuple[str, Raw]] = {}
+
+
+def _tool_raw(tool: Tool) -> Any:
+    """The `tool` member of an approved descriptor, made once for each pin."""
+    if not tool.pin:
+        return tool_value(tool)
+    known = _tools.get(tool.pin)
+    if known is not None and known[0] == tool.name:
+        return known[1]
+    if len(_tools) >= _KEPT:
+        _tools.clear()
+    raw = Raw(encode(tool_value(tool)))
+    _tools[tool.pin] = (tool.name, raw)
+    return raw
+
+
 def target_member(method: str, target: str, tool: Tool | None) -> tuple[str, Any] | None:
     """Which member names what is asked for: `tool`, `prompt` or `resource`; None for other methods."""
     if tool is not None:
-        return "tool", tool_value(tool)
+        return "tool", _tool_raw(tool)
     if method.startswith("prompts/"):
         return "prompt", {"name": target}
     if method.startswith("resources/"):
@@ -152,8 +185,3 @@ def list_document(
             member[0]: member[1],
         }
     )
-
-
-def roles_fingerprint(principal: Principal) -> tuple[str, str, str, Sequence[str]]:
-    """What of a principal a list verdict may depend on (delegation included by the caller)."""
-    return principal.tenant, principal.agent, principal.key, principal.roles

@@ -36,6 +36,7 @@ def open_wal(path: Path, *, busy_timeout: float = 1.0, create: bool = True) -> s
     try:
         _enter_wal(connection, time.monotonic() + busy_timeout)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # pages; most are written many times between
         connection.execute("PRAGMA trusted_schema = OFF")
     except BaseException:
         connection.close()

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from fulcrum_mcp.api.mcp.head import Head
 from fulcrum_mcp.api.mcp.incoming import incoming_of
 from fulcrum_mcp.api.mcp.ladder import Era, classify
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
@@ -20,7 +21,7 @@ from fulcrum_mcp.gateway.ids import new_id
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.sessions import Session, Sessions
 from fulcrum_mcp.gateway.wire import MODERN_VERSIONS, Message, WireError, error_message, parse_message
-from fulcrum_mcp.ports import Credentials, IdentityVerifier
+from fulcrum_mcp.ports import IdentityVerifier
 
 __all__ = ["Face", "McpEndpoint"]
 
@@ -28,9 +29,6 @@ _log = structlog.get_logger("fulcrum.mcp")
 
 _INVALID_REQUEST: Final = -32600
 _INTERNAL: Final = -32603
-_LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
-_FORWARDED: Final = frozenset({b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip", b"via"})
-_TRACE: Final = frozenset({b"traceparent", b"tracestate", b"baggage"})
 _NOT_JSON: Final = "Unsupported Media Type: content-type must be application/json"
 _JSON_HEADERS: Final = [(b"content-type", b"application/json")]
 
@@ -49,59 +47,6 @@ class Face(Protocol):
     async def delete(self, incoming: Incoming) -> Answer:
         """The end of a session (handshake era)."""
         ...
-
-
-class _Head:
-    """A request's headers, read once."""
-
-    __slots__ = ("credentials", "forwarded", "host", "json", "length", "names", "origin", "session", "values")
-
-    def __init__(self, scope: MutableMapping[str, Any]) -> None:  # noqa: C901, PLR0912 - one pass over the headers
-        self.forwarded: list[tuple[bytes, bytes]] = []
-        self.values: dict[str, list[str]] = {}
-        self.names: dict[str, str] = {}
-        self.session: str | None = None
-        self.host: str | None = None
-        self.origin: str | None = None
-        self.json = False
-        self.length = 0
-        authorization: str | None = None
-        api_key: str | None = None
-        proxied = False
-        for name, value in scope["headers"]:
-            if name.startswith(b"mcp-"):
-                text = value.decode("latin-1").strip(" \t")
-                if name == b"mcp-session-id":
-                    self.session = text
-                    continue
-                self.values.setdefault(name.decode("latin-1"), []).append(text)
-                self.forwarded.append((name, text.encode("latin-1")))
-            elif name == b"accept":
-                self.forwarded.append((name, value))
-            elif name == b"last-event-id":
-                self.values["last-event-id"] = [value.decode("latin-1")]
-                self.forwarded.append((name, value))
-            elif name == b"content-type":
-                self.json = value.partition(b";")[0].strip().lower() == b"application/json"
-            elif name == b"content-length":
-                self.length = int(value) if value.isdigit() else 0
-            elif name == b"host":
-                self.host = value.decode("latin-1") if self.host is None else ""
-            elif name == b"origin":
-                self.origin = value.decode("latin-1") if self.origin is None else "more than one"
-            elif name == b"authorization":
-                authorization = value.decode("latin-1")
-            elif name == b"x-api-key":
-                api_key = value.decode("latin-1")
-            elif name in _TRACE:
-                self.forwarded.append((name, value))
-            elif name.startswith(b"x-fulcrum-"):
-                self.names[name[10:].decode("latin-1").lower()] = value.decode("latin-1")[:256]
-            elif name in _FORWARDED:
-                proxied = True
-        client = scope.get("client")
-        local = client is None or str(client[0]).startswith(_LOOPBACK)
-        self.credentials = Credentials(authorization, api_key, forwarded=proxied, loopback=local)
 
 
 class McpEndpoint:
@@ -130,8 +75,8 @@ class McpEndpoint:
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
-        head = _Head(scope)
         try:
+            head = Head(scope)
             refusal = self._origin.refusal(head.host, head.origin)
             if refusal is not None:
                 await self._refuse(send, 403, refusal)
@@ -167,7 +112,7 @@ class McpEndpoint:
         await send_body(send, status, error_message(None, _INVALID_REQUEST, text), [*_JSON_HEADERS, *headers])
 
     async def _serve(
-        self, verb: str, face: Face, head: _Head, principal: Principal, receive: Receive, send: Send
+        self, verb: str, face: Face, head: Head, principal: Principal, receive: Receive, send: Send
     ) -> None:
         if verb == "POST":
             if not head.json:
@@ -185,7 +130,7 @@ class McpEndpoint:
         else:
             await self._refuse(send, 405, f"{verb} is not allowed", ((b"allow", b"GET, POST, DELETE"),))
 
-    async def _body(self, head: _Head, receive: Receive) -> bytes | None:
+    async def _body(self, head: Head, receive: Receive) -> bytes | None:
         """The request's body; None if it is too large."""
         if head.length > self._max_body:
             return None
@@ -205,7 +150,7 @@ class McpEndpoint:
             raise asyncio.CancelledError
         return None if len(body) > self._max_body else body
 
-    def _session(self, head: _Head, principal: Principal, era: Era) -> Session | None:
+    def _session(self, head: Head, principal: Principal, era: Era) -> Session | None:
         """The session that a request of the handshake era names."""
         if era.modern or head.session is None:
             return None
@@ -217,7 +162,7 @@ class McpEndpoint:
     async def _post(
         self,
         face: Face,
-        head: _Head,
+        head: Head,
         principal: Principal,
         message: Message,
         era: Era,
@@ -252,7 +197,7 @@ class McpEndpoint:
                 watcher.stop()
 
     async def _session_verb(
-        self, verb: str, face: Face, head: _Head, principal: Principal, receive: Receive, send: Send
+        self, verb: str, face: Face, head: Head, principal: Principal, receive: Receive, send: Send
     ) -> None:
         versions = head.values.get("mcp-protocol-version", ())
         if versions and versions[0] in MODERN_VERSIONS:

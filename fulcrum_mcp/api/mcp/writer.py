@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fulcrum_mcp.gateway.incoming import Answer
 from fulcrum_mcp.ports import ServerSentEvent
@@ -14,7 +14,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON: Final = (b"content-type", b"application/json")
 _WATCH_AFTER: Final = 0.05
-"""Seconds; most answers come sooner, and watching costs a task."""
+"""Seconds, once to twice; most answers come sooner, and watching costs a task."""
 
 
 def event_text(event: ServerSentEvent) -> bytes:
@@ -81,20 +81,37 @@ async def send_answer(send: Send, answer: Answer) -> None:
 
 
 class Watch:
-    """Cancels the request's task once the client has gone; armed a moment after the request began."""
+    """Cancels the request's task once the client has gone. One timer looks after all that take more than a moment."""
 
-    __slots__ = ("_receive", "_task", "_timer", "_watcher", "gone")
+    __slots__ = ("_receive", "_task", "_watcher", "gone")
+
+    _young: ClassVar[set["Watch"]] = set()
+    _old: ClassVar[set["Watch"]] = set()
+    _ticking: ClassVar[bool] = False
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(_WATCH_AFTER, self._begin)
         self.gone = False
+        Watch._young.add(self)
+        if not Watch._ticking:
+            Watch._ticking = True
+            asyncio.get_running_loop().call_later(_WATCH_AFTER, Watch._tick)
 
-    def _begin(self) -> None:
-        self._timer = None
-        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+    @classmethod
+    def _tick(cls) -> None:
+        loop = asyncio.get_running_loop()
+        for watch in cls._old:
+            watch.begin(loop)
+        cls._old, cls._young = cls._young, set()
+        cls._ticking = bool(cls._old)
+        if cls._ticking:
+            loop.call_later(_WATCH_AFTER, cls._tick)
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The request takes longer: look at its client from now on."""
+        self._watcher = loop.create_task(self._watch())
 
     async def _watch(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -105,8 +122,8 @@ class Watch:
 
     def stop(self) -> None:
         """The request is done, or its client's going no longer matters."""
-        if self._timer is not None:
-            self._timer.cancel()
+        Watch._young.discard(self)
+        Watch._old.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
 
