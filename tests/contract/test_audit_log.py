@@ -1,7 +1,9 @@
 """One suite over every AuditLog, SpoolSource and AuditStore with its AuditReader."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -298,6 +300,19 @@ def test_a_batch_is_added_whole_or_not_at_all(tmp_path: Path) -> None:
         store.add(StoreBatch(positions={"w": SpoolPosition(1, 2)}, checkpoints=[("t", 1, b"again")]))
     assert store.load().positions == {}
     store.close()
+
+
+def test_the_store_is_private_and_a_newer_one_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "audit.db"
+    SqliteAuditStore(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(Unavailable, match="newer Fulcrum"):
+        SqliteAuditReader(path)
+    path.write_bytes(b"no database at all, but longer than a header" * 50)
+    with pytest.raises(Unavailable, match=r"audit\.db"):
+        SqliteAuditStore(path)
 
 
 def test_memory_and_sqlite_export_the_same_bytes(tmp_path: Path, keys: AuditKeys) -> None:

@@ -1,6 +1,8 @@
 """Tables of `audit.db`, and how it is opened."""
 
+import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from fulcrum_adapters.sqlite.connect import open_wal
@@ -42,6 +44,8 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """Open `audit.db`; a reader gets an empty one when nothing was ever recorded. Raises `Unavailable`."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
