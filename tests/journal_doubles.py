@@ -1,0 +1,50 @@
+"""A log and a ledger that fail, wait and count as a test tells them to."""
+
+import threading
+from collections.abc import Sequence
+
+from fulcrum_adapters.memory.audit import MemoryAuditLog
+from fulcrum_adapters.memory.ledger import MemoryLedger
+from fulcrum_mcp.core.audit import RecordDraft, RecordRef
+from fulcrum_mcp.core.budget import Operation, Outcome
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["GatedLog", "MoodyLedger"]
+
+_PATIENCE = 10.0
+
+
+class GatedLog(MemoryAuditLog):
+    """`gate` closed: `append` waits before it writes. `broken`: it fails. `sizes`: drafts of each append."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+        self.broken: str | None = None
+        self.sizes: list[int] = []
+
+    def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
+        self.reached.set()
+        if not self.gate.wait(_PATIENCE):
+            raise Unavailable("log: the test never opened the gate")
+        if self.broken is not None:
+            raise Unavailable(self.broken)
+        self.sizes.append(len(drafts))
+        return super().append(drafts)
+
+
+class MoodyLedger(MemoryLedger):
+    """`broken`: it fails with this. `applied`: what each successful call was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.broken: Exception | None = None
+        self.applied: list[list[Operation]] = []
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
+        if self.broken is not None:
+            raise self.broken
+        self.applied.append(list(operations))
+        return super().apply(operations)
