@@ -42,9 +42,10 @@ action = "hard"
 class Gateway:
     """A running gateway: where it listens, where its data lies, and its own commands."""
 
-    def __init__(self, address: str, data: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, address: str, data: Path, log: Path, environment: Mapping[str, str]) -> None:
         self.address = address
         self.data = data
+        self._log = log
         self._environment = environment
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -58,6 +59,10 @@ class Gateway:
             timeout=60,
             check=False,
         )
+
+    def last_words(self) -> str:
+        """The end of what it has printed."""
+        return _last_words(self._log)
 
     def key(self, agent: str, role: str) -> str:
         """A new key for an agent that may call tools and nothing else."""
@@ -99,7 +104,7 @@ def running(folder: Path, repository: Path) -> Generator[Gateway]:
         try:
             address = f"http://127.0.0.1:{http}"
             _until_ready(process, address, log)
-            yield Gateway(address, data, environment)
+            yield Gateway(address, data, log, environment)
         finally:
             _stop(process)
 
@@ -130,9 +135,12 @@ def _until_ready(process: subprocess.Popen[bytes], address: str, log: Path) -> N
             if answer.status == 200:  # noqa: PLR2004 - OK
                 return
         time.sleep(0.02)
-    words = log.read_text(errors="replace").strip()[-1500:]
     what = "ended" if process.poll() is not None else f"is not ready after {_READY_SECONDS} s"
-    raise Unavailable(f"the demo's gateway {what}; its last words:\n{words}")
+    raise Unavailable(f"the demo's gateway {what}; its last words:\n{_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    return log.read_text(errors="replace").strip()[-1500:]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -1,6 +1,7 @@
 """The play itself: stage, agent, trail; every scene judged against what was announced."""
 
 import asyncio
+import contextlib
 import json
 import shutil
 import signal
@@ -14,15 +15,17 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
+from fulcrum_mcp.core.checkpoint import CHECKPOINT
 from fulcrum_mcp.demo import servers
 from fulcrum_mcp.demo.gateway import Gateway, running
 from fulcrum_mcp.demo.screen import Screen, record_line, shown_call
-from fulcrum_mcp.demo.story import Answer, Verdict, judge, listed, steps
+from fulcrum_mcp.demo.story import MASKS, Answer, Verdict, gist, judge, listed, steps
 from fulcrum_mcp.demo.trail import forge
+from fulcrum_mcp.errors import Unavailable
 
 __all__ = ["play"]
 
-_RECORDS_SECONDS = 15
+_RECORDS_SECONDS = 25
 
 
 class _Play:
@@ -35,11 +38,20 @@ class _Play:
         self._screen = screen
         self._pause = pause
         self.faults: list[str] = []
+        self.records: Sequence[dict[str, Any]] = ()
 
     def perform(self) -> None:
         """All scenes, in order."""
+        self._screen.begin("Fulcrum starts, with two servers behind it")
         key = self._gateway.key("ada", "reader")
-        asyncio.run(self._agent(key))
+        try:
+            asyncio.run(self._agent(key))
+        except ExceptionGroup as group:
+            fault = _leaf(group)
+            raise Unavailable(
+                f"the agent lost the gateway ({type(fault).__name__}: {fault}); the gateway's last words:\n"
+                f"{self._gateway.last_words()}"
+            ) from group
         self._trail()
 
     async def _agent(self, key: str) -> None:
@@ -63,8 +75,8 @@ class _Play:
 
     def _trail(self) -> None:
         trail, forged = self._folder / "trail.jsonl", self._folder / "forged.jsonl"
-        self._screen.begin("audit   exporting the trail")
-        records = self._exported(trail)
+        self._screen.begin("audit   waiting for the next signed checkpoint, one every 10 s")
+        records = self.records = self._exported(trail)
         decided = sum(1 for record in records if str(record.get("type", "")).endswith("tool_call.decided"))
         fault = None if decided == len(self._steps) else f"{len(self._steps)} calls, {decided} decided records"
         note = f"{len(records)} records: every decision before its call, every outcome after"
@@ -76,8 +88,6 @@ class _Play:
         code, words = self._verify(forged)
         fault = None if code == 1 else f"verification of the forged copy ended with {code}"
         self._done(f"audit   verify {forged.name}", "unexpected" if fault else "found", f"{what} → {words}", fault)
-        for record in records:
-            self._screen.say(record_line(record))
 
     def _done(self, what: str, verdict: str, note: str, fault: str | None, milliseconds: float | None = None) -> None:
         self._screen.end(what, verdict, note, milliseconds)
@@ -85,7 +95,7 @@ class _Play:
             self.faults.append(fault)
 
     def _exported(self, trail: Path) -> Sequence[dict[str, Any]]:
-        """Export until every call that was forwarded has its outcome: those records follow the answers."""
+        """Export until every call that was forwarded has its outcome and a checkpoint: both follow the answers."""
         forwarded = sum(1 for step in self._steps if step.want in {"allowed", "redacted"})
         deadline = time.monotonic() + _RECORDS_SECONDS
         records: list[dict[str, Any]] = []
@@ -94,16 +104,29 @@ class _Play:
             if done.returncode == 0:
                 lines = [json.loads(line) for line in trail.read_text().splitlines()]
                 records = [line for line in lines if "seq" in line and "type" in line]
-                if sum(1 for record in records if str(record["type"]).endswith(".finished")) >= forwarded:
+                finished = sum(1 for record in records if str(record["type"]).endswith(".finished"))
+                if finished >= forwarded and _covered(lines, records):
                     return records
             time.sleep(0.2)
-        self.faults.append(f"{_RECORDS_SECONDS} s after the last answer the trail still lacks outcomes")
+        self.faults.append(f"{_RECORDS_SECONDS} s after the last answer the trail lacks outcomes or a checkpoint")
         return records
 
     def _verify(self, trail: Path) -> tuple[int, str]:
         public_key = self._gateway.data / "keys" / "audit.pub"
         done = self._gateway.command("audit", "verify", str(trail), "--public-key", str(public_key))
         return done.returncode, " ".join((done.stdout or done.stderr).split())
+
+
+def _leaf(group: BaseException) -> BaseException:
+    """The first fault in nested groups."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def _covered(lines: Sequence[dict[str, Any]], records: Sequence[dict[str, Any]]) -> bool:
+    """True when a signed checkpoint of the export covers every record in it."""
+    return any(line.get("records") == len(records) for line in lines if line.get("type") == CHECKPOINT)
 
 
 def _note(verdict: Verdict, answer: Answer) -> str:
@@ -113,18 +136,21 @@ def _note(verdict: Verdict, answer: Answer) -> str:
             f"{reason['policy']}: {reason['message']}" if reason.get("policy") else str(reason.get("message"))
             for reason in reasons
         )
-    text = " ".join(answer.text.split())
     if verdict == "redacted":
-        return f"{text.count('[token]') + text.count('[e-mail]')} strings masked: {text[-80:]}"
-    return text[:160]
+        masked = [line.strip() for line in answer.text.splitlines() if any(mark in line for mark in MASKS)]
+        return f"{len(masked)} lines masked, such as {masked[0]!r}"
+    return gist(answer.text)
 
 
 def play(console: Console, *, leave: bool) -> int:
-    """Perform; answers the exit code. Without `leave` the gateway stays up on a terminal until Ctrl-C."""
+    """Perform; answers the exit code. Without `leave` the gateway stays up on a terminal until Ctrl-C.
+
+    Raises `Unavailable` when something that is needed is not here or breaks off.
+    """
     signal.signal(signal.SIGTERM, _ended)
+    stay, kept = console.is_terminal and not leave, False
     console.print("[bold]Fulcrum[/bold]: an agent, a gateway, and two MCP servers from PyPI (time and git).")
     folder = Path(tempfile.mkdtemp(prefix="fulcrum-demo-"))
-    stay = console.is_terminal and not leave
     try:
         servers.fetch()
         repository = servers.repository(folder / "repo")
@@ -132,15 +158,16 @@ def play(console: Console, *, leave: bool) -> int:
             with Screen(console) as screen:
                 performance = _Play(gateway, folder, repository, screen, 0.4 if stay else 0.0)
                 performance.perform()
+            for record in performance.records:
+                console.print(record_line(record), style="dim", highlight=False, markup=False)
             _epilogue(console, gateway, performance.faults, stay=stay)
             if stay:
-                threading.Event().wait()
-    except KeyboardInterrupt:
-        return 130 if leave else 0
-    else:
+                kept = True
+                with contextlib.suppress(KeyboardInterrupt):
+                    threading.Event().wait()
         return 1 if performance.faults else 0
     finally:
-        if leave:
+        if not kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -151,7 +178,12 @@ def _ended(_number: int, _frame: FrameType | None) -> NoReturn:
 def _epilogue(console: Console, gateway: Gateway, faults: Sequence[str], *, stay: bool) -> None:
     for fault in faults:
         console.print(f"not as announced: {fault}", style="magenta", highlight=False, markup=False)
-    running_at = f"still at {gateway.address}/mcp until Ctrl-C" if stay else "stopped again"
-    console.print(f"The gateway   {running_at}; `fulcrum up` starts one that stays.", highlight=False)
-    console.print("Your servers  fulcrum up --config ~/.mcp.json   (or, for one: fulcrum wrap -- COMMAND ARGS...)")
-    console.print(f"The data      {gateway.data}   (fulcrum audit query --data ...)", highlight=False, soft_wrap=True)
+    at = f"is at {gateway.address}/mcp until Ctrl-C" if stay else "has stopped; `fulcrum demo` on a terminal keeps it"
+    data = f"lies in {gateway.data}: fulcrum audit query --data {gateway.data}" if stay else "went with it"
+    lines = (
+        ("The gateway", at),
+        ("Its data", data),
+        ("Your servers", "fulcrum up --config ~/.mcp.json   or, for a single one, fulcrum wrap -- COMMAND ARGS..."),
+    )
+    for what, words in lines:
+        console.print(f"{what:13} {words}", highlight=False, markup=False, soft_wrap=True)

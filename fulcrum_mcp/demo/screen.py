@@ -33,7 +33,8 @@ _MARKS = {
 def shown_call(step: Step) -> str:
     """A call as the agent writes it, without what says nothing here."""
     arguments = {name: value for name, value in step.arguments.items() if name != "repo_path"}
-    return f"{step.tool} {json.dumps(arguments, ensure_ascii=False) if arguments else ''}".rstrip()
+    text = json.dumps(arguments, ensure_ascii=False, separators=(",", ":")) if arguments else ""
+    return f"{step.tool} {text}".rstrip()
 
 
 class Screen:
@@ -89,7 +90,7 @@ class Screen:
         table.add_column(width=8, justify="right", no_wrap=True)
         table.add_column(ratio=5, overflow="fold")
         table.add_row(
-            *(Text(title, style="dim") for title in ("the agent", "Fulcrum", "it took", "what it says")),
+            *(Text(title, style="dim") for title in ("the agent", "Fulcrum", "it adds", "what it says")),
         )
         for row in self._rows:
             table.add_row(*row)

@@ -1,15 +1,19 @@
 """What the agent tries, in order, and what must come of it. Pure: the steps, and the judgement of an answer."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["LEAKED", "Answer", "Step", "Verdict", "judge", "listed", "steps"]
+__all__ = ["LEAKED", "MASKS", "Answer", "Step", "Verdict", "gist", "judge", "listed", "steps"]
 
 Verdict = Literal["allowed", "redacted", "denied", "over budget", "hidden", "unexpected"]
 
 LEAKED = ("ghp_0123456789abcdefghijklmnopqrstuvwxyz", "ada@example.com")
 """What stands in the demo repository's history and must not reach the agent."""
+
+MASKS = ("[token]", "[e-mail]")
+"""What the demo's privacy policy puts in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +41,15 @@ class Answer:
 
 def steps(repository: str) -> Sequence[Step]:
     """The calls of the story, against the git repository at that path."""
-    noon = {"source_timezone": "Europe/Paris", "time": "12:00"}
+    noon = {"time": "12:00", "source_timezone": "Europe/Paris"}
     return (
         Step("time__get_current_time", {"timezone": "Europe/Paris"}, "allowed"),
         Step("git__git_log", {"repo_path": repository, "max_count": 5}, "redacted"),
         Step("git__git_commit", {"repo_path": repository, "message": "trust me"}, "denied", "writes"),
         Step("git__git_reset", {"repo_path": repository}, "hidden"),
-        Step("time__convert_time", {**noon, "target_timezone": "Asia/Tokyo"}, "allowed"),
-        Step("time__convert_time", {**noon, "target_timezone": "America/New_York"}, "allowed"),
-        Step("time__convert_time", {**noon, "target_timezone": "Australia/Sydney"}, "over budget"),
+        Step("time__convert_time", {"target_timezone": "Asia/Tokyo", **noon}, "allowed"),
+        Step("time__convert_time", {"target_timezone": "America/New_York", **noon}, "allowed"),
+        Step("time__convert_time", {"target_timezone": "Australia/Sydney", **noon}, "over budget"),
     )
 
 
@@ -60,7 +64,7 @@ def judge(step: Step, answer: Answer) -> Verdict:
         return "denied" if not step.code or step.code in codes else "unexpected"
     if answer.is_error or any(secret in answer.text for secret in LEAKED):
         return "unexpected"
-    return "redacted" if any(mark in answer.text for mark in ("[token]", "[e-mail]")) else "allowed"
+    return "redacted" if any(mark in answer.text for mark in MASKS) else "allowed"
 
 
 def listed(names: Sequence[str]) -> str | None:
@@ -72,3 +76,16 @@ def listed(names: Sequence[str]) -> str | None:
     if leaked := hidden & set(names):
         return f"listed, though no rule shows it: {', '.join(sorted(leaked))}"
     return None
+
+
+def gist(text: str) -> str:
+    """A result in a few words: the time that the time server names, or the first words of any other."""
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        value = None
+    if isinstance(value, dict):
+        time = value.get("target", value)
+        if isinstance(time, dict) and "datetime" in time and "timezone" in time:
+            return f"{str(time['datetime'])[11:16]} in {str(time['timezone']).rpartition('/')[2].replace('_', ' ')}"
+    return " ".join(text.split())[:120]

@@ -31,7 +31,7 @@ def test_on_a_terminal_the_table_holds_every_row_in_order() -> None:
 
 def test_call_is_shown_without_the_path_of_the_demo_repository() -> None:
     assert shown_call(Step("git__git_reset", {"repo_path": "/r"}, "hidden")) == "git__git_reset"
-    assert shown_call(Step("t", {"a": "ä", "repo_path": "/r"}, "allowed")) == 't {"a": "ä"}'
+    assert shown_call(Step("t", {"a": "ä", "repo_path": "/r"}, "allowed")) == 't {"a":"ä"}'
 
 
 def test_record_is_shown_as_one_line() -> None:
