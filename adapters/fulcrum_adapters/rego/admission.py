@@ -6,6 +6,7 @@ time, memory and processor time. What does not come through is refused by name, 
 """
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,18 @@ _MEMORY = 1 << 30
 _EACH = 0.25
 """Seconds of processor time that one rule may take for one input."""
 
+_SHARE = 0.01
+"""Seconds of processor time that a set is given for each evaluation, on top of its `timeout`."""
+
+_PATIENCE = 5
+"""How many times its processor time a set may take by the clock: a busy machine is not the policy's fault."""
+
 
 def admit(source: PolicySource, suite: Suite | None = None, *, timeout: float = 2.0) -> None:
     """Return when `source` may be used; raise `InvalidPolicy` with its problems when not.
 
-    `timeout` seconds bound each stage. Blocks: call it in a worker thread. Its subprocess never outlives it.
+    `timeout` seconds of processor time bound each stage. Blocks: call it in a worker thread. Its subprocess never
+    outlives it.
     """
     suite = suite or Suite()
     sources = [
@@ -131,17 +139,19 @@ def _run(job: dict[str, Any], timeout: float) -> tuple[list[dict[str, Any]], str
     """What the child said, and how it ended ("" when it came to its end)."""
     folders = [str(Path(__file__).parent), str(Path(regorus.__file__).parents[1])]
     command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("_child.py")), *folders]
-    job |= {"memory": _MEMORY, "seconds": int(timeout) + 1}
+    evaluations = sum(len(rules) * len(documents) for rules, documents in job.get("work", ()))
+    seconds = math.ceil(timeout + _SHARE * evaluations)
+    job |= {"memory": _MEMORY, "seconds": seconds}
     with subprocess.Popen(  # noqa: S603 - our own script
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={"RUST_BACKTRACE": "0"}
     ) as child:
         try:
-            out, _ = child.communicate(json.dumps(job).encode(), timeout=timeout)
+            out, _ = child.communicate(json.dumps(job).encode(), timeout=seconds * _PATIENCE)
             end = "" if child.returncode == 0 else _ending(child.returncode)
         except subprocess.TimeoutExpired:
             child.kill()
             out, _ = child.communicate()
-            end = f"did not finish within {timeout:g} s"
+            end = f"did not finish within {seconds * _PATIENCE} s"
         finally:
             child.kill()
     said = [
