@@ -23,7 +23,7 @@ from fulcrum_adapters.memory.identity import MemoryIdentity
 from fulcrum_adapters.memory.ledger import MemoryLedger
 from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.substitute import substitute
-from fulcrum_mcp.api.mcp.endpoint import Face, McpEndpoint
+from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
 from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.call import Phase, Principal
@@ -260,7 +260,14 @@ async def open_rig(
     }
     faces["/mcp"] = MergedFace(hub)
     identity = MemoryIdentity({KEY: PRINCIPAL} if principals is None else principals)
-    endpoint = McpEndpoint(faces, hub.sessions, identity, origin or OriginPolicy("127.0.0.1"), max_body=limits.max_body)
+    endpoint = McpEndpoint(
+        faces,
+        hub.sessions,
+        identity,
+        origin or OriginPolicy("127.0.0.1"),
+        bounds=Bounds(max_body=limits.max_body),
+        challenge=lambda _: "Bearer",
+    )
     by_name = {server.name: server for server in servers}
     app = Asgi(endpoint)
     rig = Rig(app, endpoint, hub, journal, holder, recording, ledger, log, history, by_name)

@@ -50,7 +50,7 @@ async def _serve(settings: Settings) -> None:
     server = await open_server(settings)
     admin = admin_key(server.control, settings)
     client = client_key(server.control, settings)
-    server.plane.snapshots.on_change = lambda sentence: typer.echo(sentence)
+    server.plane.snapshots.on_change = typer.echo
     greeting: list[asyncio.Task[None]] = []
 
     def ready(started: Server) -> None:

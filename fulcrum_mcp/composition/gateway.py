@@ -159,7 +159,7 @@ async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Seque
     """
     folder = open_folder(settings.data)
     keys = AuditKeys(folder / "keys")
-    config = SpoolConfig(durability=settings.audit.durability)
+    config = SpoolConfig(durability=settings.audit.durability, max_bytes=settings.audit.max_spool)
     snapshots = Snapshots(settings, stored_budgets)
     holder = snapshots.first()
     spool = Spool.open(folder / "spool", config)

@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 
 from fulcrum_mcp.api.challenge import challenge
 from fulcrum_mcp.api.health import Part, health_routes
-from fulcrum_mcp.api.mcp.endpoint import Face, McpEndpoint
+from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
 from fulcrum_mcp.api.mcp.writer import Receive, Send
 from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
@@ -101,7 +101,7 @@ class Server:
         from fulcrum_mcp.api.grpc_health import GrpcHealth  # noqa: PLC0415 - dear to import, wanted after readiness
 
         bind = self.settings.grpc
-        health = GrpcHealth(f"{bind.host}:{bind.port}", lambda: all(part.ready for part in self.parts().values()))
+        health = GrpcHealth(str(bind), lambda: all(part.ready for part in self.parts().values()))
         try:
             await health.start()
         except Unavailable as fault:
@@ -184,8 +184,13 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
         hub.sessions,
         control.mcp_identity,
         origin,
-        max_body=settings.limits.max_request,
-        challenge=challenge(None if oauth is None else oauth.resource, presented=False),
+        bounds=Bounds(
+            max_body=settings.limits.max_request,
+            max_depth=settings.limits.max_depth,
+            in_flight=settings.limits.in_flight,
+            in_flight_per_key=settings.limits.in_flight_per_key,
+        ),
+        challenge=lambda presented: challenge(None if oauth is None else oauth.resource, presented=presented),
     )
     deps = RestDeps(
         identity=control.identity,

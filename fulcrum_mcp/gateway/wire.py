@@ -130,7 +130,22 @@ def _refuse_folded(members: dict[str, Any], known: frozenset[str], folded: froze
             raise WireError(INVALID_REQUEST, msg)
 
 
-def parse_message(text: bytes) -> Message:
+def _refuse_deep(document: Any, limit: int) -> None:
+    level: list[Any] = [document]
+    for _ in range(limit):
+        level = [
+            item
+            for value in level
+            for item in (value.values() if isinstance(value, dict) else value)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    msg = f"Invalid Request: nested deeper than {limit}"
+    raise WireError(INVALID_REQUEST, msg)
+
+
+def parse_message(text: bytes, max_depth: int = 128) -> Message:
     """Parse one JSON-RPC 2.0 message as MCP allows it.
 
     Raises:
@@ -141,6 +156,8 @@ def parse_message(text: bytes) -> Message:
         raise WireError(INVALID_REQUEST, "Invalid Request: batches are not accepted; send one message a request")
     if not isinstance(document, dict):
         raise WireError(INVALID_REQUEST, "Invalid Request: a message is a JSON object")
+    if raw.count(b"{") + raw.count(b"[") > max_depth:
+        _refuse_deep(document, max_depth)
     request_id = document.get("id")
     if "id" in document and (isinstance(request_id, bool) or not isinstance(request_id, str | int)):
         raise WireError(INVALID_REQUEST, "Invalid Request: id must be a string or an integer")

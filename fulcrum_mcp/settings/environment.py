@@ -57,8 +57,6 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "FULCRUM_LIMITS_MAX_DEPTH": (("limits", "max_depth"), _whole),
     "FULCRUM_LIMITS_IN_FLIGHT": (("limits", "in_flight"), _whole),
     "FULCRUM_LIMITS_IN_FLIGHT_PER_KEY": (("limits", "in_flight_per_key"), _whole),
-    "FULCRUM_LIMITS_SESSIONS_PER_KEY": (("limits", "sessions_per_key"), _whole),
-    "FULCRUM_LIMITS_SESSION_IDLE": (("limits", "session_idle"), _seconds),
     "FULCRUM_OAUTH_ISSUER": (("oauth", "issuer"), _text),
     "FULCRUM_OAUTH_RESOURCE": (("oauth", "resource"), _text),
     "FULCRUM_OAUTH_JWKS_URL": (("oauth", "jwks_url"), _text),

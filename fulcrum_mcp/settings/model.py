@@ -101,9 +101,6 @@ class LimitsSettings(Frozen):
     in_flight: Count = 1000
     """Requests at a time."""
     in_flight_per_key: Count = 200
-    sessions_per_key: Count = 100
-    session_idle: Seconds = 1800.0
-    """Seconds after which an unused session is closed."""
 
 
 class OAuthSettings(Frozen):

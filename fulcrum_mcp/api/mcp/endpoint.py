@@ -4,7 +4,9 @@ One strict parse; who calls; which era; then the gateway. What fails before a de
 """
 
 import asyncio
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import structlog
@@ -23,7 +25,7 @@ from fulcrum_mcp.gateway.sessions import Session, Sessions
 from fulcrum_mcp.gateway.wire import MODERN_VERSIONS, Message, WireError, error_message, parse_message
 from fulcrum_mcp.ports import IdentityVerifier
 
-__all__ = ["Face", "McpEndpoint"]
+__all__ = ["Bounds", "Face", "McpEndpoint"]
 
 _log = structlog.get_logger("fulcrum.mcp")
 
@@ -49,6 +51,16 @@ class Face(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What keeps one client from hurting the others: bytes and depth of a message, requests at a time."""
+
+    max_body: int = 4 * 1024 * 1024
+    max_depth: int = 128
+    in_flight: int = 1000
+    in_flight_per_key: int = 200
+
+
 class McpEndpoint:
     """ASGI: give it HTTP scopes whose path is one of its own (`serves`)."""
 
@@ -59,15 +71,18 @@ class McpEndpoint:
         identity: IdentityVerifier,
         origin: OriginPolicy,
         *,
-        max_body: int,
-        challenge: str = "Bearer",
+        bounds: Bounds,
+        challenge: Callable[[bool], str],
     ) -> None:
         self._faces = faces
         self._sessions = sessions
         self._identity = identity
         self._origin = origin
-        self._max_body = max_body
-        self._challenge = challenge.encode()
+        self._max_body = bounds.max_body
+        self._bounds = bounds
+        self._challenge = challenge
+        self._open: Counter[str] = Counter()
+        self._total = 0
 
     def serves(self, path: str) -> bool:
         """True if this path is one of the MCP faces (known or not)."""
@@ -91,7 +106,9 @@ class McpEndpoint:
                 return
             await self._serve(scope["method"], face, head, principal, receive, send)
         except Unauthenticated as fault:
-            await self._refuse(send, 401, str(fault), ((b"www-authenticate", self._challenge),))
+            presented = any(name in (b"authorization", b"x-api-key") for name, _ in scope["headers"])
+            told = self._challenge(presented).encode()
+            await self._refuse(send, 401, str(fault), ((b"www-authenticate", told),))
         except WireError as fault:
             text = error_message(fault.request_id, fault.code, fault.message, fault.data)
             await send_body(send, 400, text, _JSON_HEADERS)
@@ -122,9 +139,21 @@ class McpEndpoint:
             if body is None:
                 await self._refuse(send, 413, f"the message is larger than {self._max_body} bytes")
                 return
-            message = parse_message(body)
+            message = parse_message(body, self._bounds.max_depth)
             era = classify(message, head.values)
-            await self._post(face, head, principal, message, era, receive, send)
+            key = f"{principal.tenant}/{principal.key}"
+            if self._total >= self._bounds.in_flight or self._open[key] >= self._bounds.in_flight_per_key:
+                await self._refuse(send, 429, "too many requests at a time", ((b"retry-after", b"1"),))
+                return
+            self._total += 1
+            self._open[key] += 1
+            try:
+                await self._post(face, head, principal, message, era, receive, send)
+            finally:
+                self._total -= 1
+                self._open[key] -= 1
+                if not self._open[key]:
+                    del self._open[key]
         elif verb in ("GET", "DELETE"):
             await self._session_verb(verb, face, head, principal, receive, send)
         else:
