@@ -5,8 +5,8 @@ from pathlib import Path
 
 from fulcrum_adapters.rego.admission import admit
 from fulcrum_adapters.rego.cases import read_cases
-from fulcrum_adapters.rego.folder import read_folder, starter_names
-from fulcrum_adapters.rego.library import library
+from fulcrum_adapters.rego.folder import read_folder
+from fulcrum_adapters.rego.library import library, starter_names
 from fulcrum_adapters.rego.lint import lint
 from fulcrum_adapters.rego.testing import read_suite
 from fulcrum_mcp.core.verdict import RULES

@@ -1,13 +1,15 @@
 """Policies that would stop, end or fill the process are refused by name, in a process that may be killed."""
 
 import os
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from fulcrum_adapters.rego.admission import admit
-from fulcrum_adapters.rego.folder import read_folder
+from fulcrum_adapters.rego.folder import read_folder, starter
 from fulcrum_adapters.rego.loading import InvalidPolicy
 from fulcrum_adapters.rego.testing import read_suite
 from fulcrum_mcp.core.policy import PolicyModule, PolicySource
@@ -56,6 +58,31 @@ def test_a_policy_that_would_harm_is_refused_by_name(name: str) -> None:
 
 def test_a_good_policy_is_admitted() -> None:
     admit(source("good", 'allow if input.tool.name == "x"'), timeout=20)
+
+
+def test_a_starter_as_it_came_is_not_tried_again_and_a_changed_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: tried.append(1) or pytest.fail("tried"))
+    admit(starter("observe"))
+    changed = PolicySource(starter("observe").modules, {"x": 1}, "observe")
+    with pytest.raises(pytest.fail.Exception):
+        admit(changed)
+    assert tried == [1]
+
+
+def test_the_child_sees_none_of_our_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULCRUM_ADMIN_KEY", "canary")
+    seen: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def spy(*args: Any, **options: Any) -> Any:
+        seen.append(options["env"])
+        return real(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", spy)
+    admit(source("good", "allow := true"), timeout=20)
+    assert seen
+    assert all("canary" not in environment.values() for environment in seen)
 
 
 def test_a_policy_whose_own_test_fails_is_refused(tmp_path: Path) -> None:
