@@ -83,7 +83,7 @@ def open_trail(data: Path, patience: float = 10.0) -> Iterator[LocalTrail]:
         complete = processor.drain(patience)
         reader = open_reader(data)
         try:
-            yield LocalTrail(reader, open_keys(data), complete, lambda: processor.drain(0.0))
+            yield LocalTrail(reader, open_keys(data), complete, lambda: processor.drain(0.5))
         finally:
             reader.close()
     finally:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from fulcrum_mcp.core.audit import GENESIS
 from fulcrum_mcp.core.checkpoint import ChainState, checkpoint_line, line_hash
+from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import AuditStore, Signer, SpoolChunk, SpoolPosition, SpoolSource, StoreBatch
 from fulcrum_mcp.processor.columns import read_record, row_of
 
@@ -45,6 +46,8 @@ class Intake:
         self._released: dict[str, int] = {}
         self._seconds: dict[str, int] = {}
         self._touched: set[str] = set()
+        self.blocked: dict[str, str] = {}
+        """Writers whose spool cannot be read, and why."""
         self.unsigned = sum(state.size - state.signed for state in self._state.chains.values())
         """Records that no checkpoint covers yet."""
 
@@ -60,7 +63,12 @@ class Intake:
         for writer in self._source.writers():
             position = self._state.positions.get(writer, _START)
             while len(batch.rows) < _ROWS:
-                chunk = self._source.read(writer, position)
+                try:
+                    chunk = self._source.read(writer, position)
+                except Unavailable as exc:  # the other writers go on
+                    self.blocked[writer] = str(exc)
+                    break
+                self.blocked.pop(writer, None)
                 if chunk is None:
                     break
                 self._take(writer, chunk, batch)

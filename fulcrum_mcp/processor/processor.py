@@ -47,6 +47,7 @@ class Processor:
         self._stopping = threading.Event()
         self._work = threading.Lock()
         self._leading = False
+        self._blocked: dict[str, str] = {}
         self._signed_at = self._tidied_at = time.monotonic()
 
     def start(self) -> None:
@@ -131,6 +132,10 @@ class Processor:
         while time.monotonic() < deadline and (faults := intake.step()) is not None:
             for fault in faults:
                 _log.error("audit.fault", what=fault)
+        if intake.blocked != self._blocked:
+            self._blocked = dict(intake.blocked)
+            for writer, why in self._blocked.items():
+                _log.error("audit.spool.unreadable", writer=writer, reason=why)
         now = time.monotonic()
         config = self._config
         due = now - self._signed_at >= config.checkpoint_every or intake.unsigned >= config.checkpoint_records

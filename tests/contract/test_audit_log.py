@@ -19,7 +19,16 @@ from fulcrum_adapters.sqlite.audit_store import SqliteAuditStore
 from fulcrum_mcp.control.audit import export_trail, get_decision, query_records
 from fulcrum_mcp.core.audit import GENESIS, parse_record
 from fulcrum_mcp.errors import Invalid, NotFound, Unavailable
-from fulcrum_mcp.ports import AuditLog, AuditQuery, AuditReader, AuditStore, SpoolPosition, SpoolSource, StoreBatch
+from fulcrum_mcp.ports import (
+    AuditLog,
+    AuditQuery,
+    AuditReader,
+    AuditStore,
+    SpoolChunk,
+    SpoolPosition,
+    SpoolSource,
+    StoreBatch,
+)
 from fulcrum_mcp.processor import Intake
 
 START = SpoolPosition(0, 0)
@@ -291,6 +300,27 @@ def test_a_writer_cannot_break_the_chain_of_another(store: Store, keys: AuditKey
     log.append(calls(1))
     assert intake_all(Intake(log, store.again(), keys, breath=0.0)) == []
     assert verdict(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"), keys) is None
+
+
+class HalfBlind(MemoryAuditLog):
+    """One of its two writers cannot be read."""
+
+    def writers(self) -> list[str]:
+        return ["broken", self.writer]
+
+    def read(self, writer: str, position: SpoolPosition) -> SpoolChunk | None:
+        if writer == "broken":
+            raise Unavailable("the disk is failing")
+        return super().read(writer, position)
+
+
+def test_a_spool_that_cannot_be_read_does_not_hold_up_the_others(store: Store, keys: AuditKeys) -> None:
+    log = HalfBlind()
+    log.append(calls(2))
+    intake = Intake(log, store.store, keys, breath=0.0)
+    assert intake_all(intake) == []
+    assert intake.blocked == {"broken": "the disk is failing"}
+    assert store.reader.counts(None)["records"] == 4
 
 
 def test_a_batch_is_added_whole_or_not_at_all(tmp_path: Path) -> None:

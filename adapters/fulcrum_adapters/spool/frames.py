@@ -3,11 +3,13 @@
 A frame that is not whole is either the torn end of a write or damage; only what follows it tells which.
 """
 
+import os
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from zlib import crc32
 
-__all__ = ["HEADER", "INPUTS", "MAX_PAYLOAD", "RECORD", "SNAPSHOT", "first", "frame", "resync", "split"]
+__all__ = ["HEADER", "INPUTS", "MAX_PAYLOAD", "RECORD", "SNAPSHOT", "first", "frame", "read_frame", "resync", "split"]
 
 HEADER = struct.Struct("<IIB")
 MAX_PAYLOAD = 64 << 20
@@ -37,6 +39,18 @@ def first(buffer: bytes, at: int = 0) -> tuple[int, bytes] | None:
     if kind not in _KINDS or len(payload) != length or crc32(payload, kind) != check:
         return None
     return kind, payload
+
+
+def read_frame(path: Path, at: int) -> tuple[int, bytes] | None:
+    """As `first`, of a file, without reading more than the frame. Raises OSError."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        head = os.pread(file, HEADER.size, at)
+        if len(head) < HEADER.size or HEADER.unpack(head)[0] > MAX_PAYLOAD:
+            return None
+        return first(os.pread(file, HEADER.size + HEADER.unpack(head)[0], at))
+    finally:
+        os.close(file)
 
 
 def split(buffer: bytes, at: int = 0) -> tuple[list[tuple[int, bytes]], int, bool]:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from fulcrum_adapters.spool.folder import Folder, Place, folders
-from fulcrum_adapters.spool.frames import HEADER, INPUTS, MAX_PAYLOAD, RECORD, first, resync, split
+from fulcrum_adapters.spool.frames import HEADER, INPUTS, MAX_PAYLOAD, RECORD, read_frame, resync, split
 from fulcrum_adapters.spool.spool import Spool
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import SpoolChunk, SpoolPosition
@@ -41,14 +41,11 @@ class SpoolReader:
             raise Unavailable(f"the audit spool {folder.path} cannot be read: {exc.strerror}") from exc
 
     def _read(self, folder: Folder, position: SpoolPosition) -> SpoolChunk | None:
-        segments = folder.segments()
-        if not segments:
-            return None
+        self._catch_up(folder)
         committed = folder.state()[0]
+        segments = folder.segments()  # after `committed`: a segment is there before anything in it is acknowledged
         at = Place(*position)
-        self._catch_up(folder, segments[-1], committed)
-        committed = folder.state()[0]
-        if at >= committed:
+        if at >= committed or not segments:
             return None
         faults: list[str] = []
         while at < committed:
@@ -63,9 +60,10 @@ class SpoolReader:
             at = Place(later[0], 0)
         return SpoolChunk([], [], [], SpoolPosition(*at), faults) if at > Place(*position) else None
 
-    def _catch_up(self, folder: Folder, last: int, committed: Place) -> None:
+    def _catch_up(self, folder: Folder) -> None:
         """A dead writer's end may be torn or not acknowledged: take it over for a moment, unless it lives."""
-        if Place(last, folder.segment(last).stat().st_size) != committed:
+        segments = folder.segments()
+        if segments and Place(segments[-1], folder.segment(segments[-1]).stat().st_size) != folder.state()[0]:
             Spool.settle(folder)
 
     def _end(self, folder: Folder, segments: list[int], number: int, committed: Place) -> int | None:
@@ -77,8 +75,7 @@ class SpoolReader:
         known = self._ends.get((folder.writer, number))
         if known is None:
             known = folder.segment(number).stat().st_size
-            following = folder.segment(number + 1)
-            begin = first(following.read_bytes()) if number + 1 in segments else None
+            begin = read_frame(folder.segment(number + 1), 0) if number + 1 in segments else None
             if begin is not None:
                 segment, offset = json.loads(begin[1])["previous"]
                 known = min(known, offset) if segment == number else known

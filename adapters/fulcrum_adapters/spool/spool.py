@@ -23,11 +23,13 @@ from fulcrum_mcp.ports import OpenCall
 
 __all__ = ["Spool"]
 
+_SNAPSHOT_EVERY = 4 << 20
+"""Bytes between two snapshots: what a takeover has to read."""
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
 
 
 class Spool:
-    """An `AuditLog` on disk. Made by `open` or `orphans`."""
+    """An `AuditLog` on disk. Made by `open` or `orphans`; owns the lock from then on, also where it fails."""
 
     def __init__(self, folder: Folder, lock: int, standing: Standing, config: SpoolConfig) -> None:
         self.writer = folder.writer
@@ -48,7 +50,6 @@ class Spool:
         self._file = -1
         self._state = -1
         self._begin(config)
-        self._older = self._weigh()
 
     @classmethod
     def open(cls, root: Path, config: SpoolConfig | None = None) -> Self:
@@ -94,12 +95,12 @@ class Spool:
             standing = examine(folder)
             if folder.may_have_lost_its_end():
                 standing.faults.append("the machine was started anew, without fdatasync its end may be lost")
-            if not standing.faults and not retired:
-                return cls(folder, lock, standing, config)
         except BaseException:
             os.close(lock)
             raise
-        return cls._succeed(folder, lock, standing, config)
+        if standing.faults or retired:
+            return cls._succeed(folder, lock, standing, config)
+        return cls(folder, lock, standing, config)
 
     @classmethod
     def _succeed(cls, old: Folder, old_lock: int, standing: Standing, config: SpoolConfig) -> Self:
@@ -127,6 +128,7 @@ class Spool:
                 self._rotate()
             self._folder.sign_in(self._lock, config.durability)
             self._folder.write_state(self._place, self._standing.snapshot, clean=False)
+            self._older = self._weigh()
         except OSError as exc:
             self._drop()
             raise Unavailable(_failed(self._folder.path, exc)) from exc
@@ -201,12 +203,23 @@ class Spool:
                     " calls are denied until the processor works again (or audit.max_spool is raised)"
                 )
         if self._sealed or (not self._quiet and self._place.offset + len(block) > self._limit):
+            self._sealed = True  # whatever is left of a failed attempt says where this segment ended: it must stay true
             try:
                 self._rotate()
             except OSError as exc:
                 raise Unavailable(_failed(self._folder.path, exc)) from exc
-        self._put(block)
+        place = self._place
+        if place.offset - self._standing.snapshot.offset > _SNAPSHOT_EVERY:
+            self._put(snapshot(self.writer, self._standing, place) + block)
+            self._standing.snapshot = place
+            self._mark_snapshot()
+        else:
+            self._put(block)
         self._quiet = False
+
+    def _mark_snapshot(self) -> None:
+        with contextlib.suppress(OSError):  # then a takeover reads from the one before
+            os.pwrite(self._state, self._standing.snapshot.pack().to_bytes(8, sys.byteorder), 8)
 
     def _weigh(self) -> int:
         """Bytes in the segments before the one that is written."""
@@ -268,6 +281,7 @@ class Spool:
         self._quiet = True
         self._sealed = False
         self._acknowledge()
+        self._mark_snapshot()
 
 
 def _frames(drafts: Sequence[RecordDraft], chains: Mapping[str, ChainWriter]) -> tuple[bytes, list[RecordRef]]:

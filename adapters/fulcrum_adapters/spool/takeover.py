@@ -1,7 +1,7 @@
 """What a dead writer left: where its chains stand, which calls are open, and what of its last segment counts.
 
-Only the last segment is read: it begins with a snapshot. A torn end (the write that was killed) is cut off; anything
-else that cannot be read is damage, and then the chains are not continued.
+Only what follows the last snapshot is read; every segment begins with one. A torn end (the write that was killed) is
+cut off; anything else that cannot be read is damage, and then the chains are not continued.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place
-from fulcrum_adapters.spool.frames import RECORD, SNAPSHOT, first, frame, resync, split
+from fulcrum_adapters.spool.frames import RECORD, SNAPSHOT, frame, read_frame, resync, split
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import OpenCall
 
@@ -117,9 +117,8 @@ def _examine(folder: Folder) -> Standing:
     committed, saved, _ = folder.state()
     for number in reversed(folder.segments()):
         path = folder.segment(number)
-        raw = path.read_bytes()
-        if _is_snapshot(raw, 0) or committed.segment >= number or resync(raw, 0) is not None:
-            return _read(folder, number, raw, saved, committed)
+        if _is_snapshot(path, 0) or committed.segment >= number or resync(path.read_bytes(), 0) is not None:
+            return _read(folder, number, saved, committed)
         path.unlink()  # killed while it was made: nothing in it was ever acknowledged
     standing = Standing()
     if committed.segment:
@@ -127,16 +126,16 @@ def _examine(folder: Folder) -> Standing:
     return standing
 
 
-def _read(folder: Folder, number: int, raw: bytes, saved: Place, committed: Place) -> Standing:
+def _read(folder: Folder, number: int, saved: Place, committed: Place) -> Standing:
     standing = Standing()
     path = folder.segment(number)
     if committed.segment > number:
         standing.faults.append(f"{folder.path}: segment {committed.segment} is gone")
-    if first(raw) is None:
+    if not _is_snapshot(path, 0):
         standing.faults.append(f"{path}: damaged at byte 0")
-    start = saved.offset if saved.segment == number and _is_snapshot(raw, saved.offset) else 0
+    start = saved.offset if saved.segment == number and _is_snapshot(path, saved.offset) else 0
     acknowledged = committed.offset if committed.segment == number else 0
-    end = _walk(path, raw, start, acknowledged, standing)
+    end = _walk(path, start, acknowledged, standing)
     if standing.faults:
         folder.mark_damaged(number)
     standing.end = Place(number, end)
@@ -144,14 +143,17 @@ def _read(folder: Folder, number: int, raw: bytes, saved: Place, committed: Plac
     return standing
 
 
-def _is_snapshot(raw: bytes, at: int) -> bool:
-    found = first(raw, at)
+def _is_snapshot(path: Path, at: int) -> bool:
+    found = read_frame(path, at)
     return found is not None and found[0] == SNAPSHOT
 
 
-def _walk(path: Path, raw: bytes, at: int, acknowledged: int, standing: Standing) -> int:
+def _walk(path: Path, start: int, acknowledged: int, standing: Standing) -> int:
     """Take in everything from a snapshot on; where it ends. Cuts off what is torn, notes what is damaged."""
-    count = 0
+    with path.open("rb") as file:
+        file.seek(start)
+        raw = file.read()
+    at = count = 0
     while True:
         frames, end, _ = split(raw, at)
         count += len(frames)
@@ -162,12 +164,12 @@ def _walk(path: Path, raw: bytes, at: int, acknowledged: int, standing: Standing
         further = None if end == len(raw) else resync(raw, end)
         if further is None:
             break
-        standing.faults.append(f"{path}: damaged at byte {end}")
+        standing.faults.append(f"{path}: damaged at byte {start + end}")
         at = further
     standing.quiet = count == 1
-    if end < acknowledged:
-        standing.faults.append(f"{path}: damaged from byte {end}, {acknowledged} were acknowledged")
-        return len(raw)
+    if start + end < acknowledged:
+        standing.faults.append(f"{path}: damaged from byte {start + end}, {acknowledged} were acknowledged")
+        return start + len(raw)
     if end < len(raw):
-        os.truncate(path, end)
-    return end
+        os.truncate(path, start + end)
+    return start + end

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 from audit_trails import calls, decided, finished, new_id
-from spool_folders import SMALL, die, read, reader, seqs
+from spool_folders import SMALL, die, last_segment, read, reader, seqs
 
 from fulcrum_adapters.spool import Spool, SpoolConfig
+from fulcrum_adapters.spool import spool as module
 from fulcrum_adapters.spool.folder import Folder, boot_id, folders
 from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.ports import SpoolPosition
@@ -166,3 +167,23 @@ def test_confirmed_segments_are_removed_but_the_last(root: Path) -> None:
         source.release(spool.writer, SpoolPosition(10**6, 0))
         assert folder.segments() == numbers[-1:]
         assert [ref.seq for ref in spool.append(calls(1))] == [61, 62]
+
+
+def test_a_takeover_reads_from_the_last_snapshot_only(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SNAPSHOT_EVERY", 3000)
+    lost = new_id("call_")
+    spool = Spool.open(root)
+    spool.append([decided(lost)])
+    for _ in range(20):
+        spool.append(calls(1))
+    place = Folder(root / spool.writer).state()[1]
+    assert place.offset > 10_000
+    die(spool)
+    path = last_segment(root, spool.writer)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:500] + b"?" * 100 + raw[600:])  # damage before it is the reader's to find
+    with Spool.open(root) as second:
+        assert second.writer == spool.writer
+        assert [call.call for call in second.open_calls] == [lost]
+        assert [ref.seq for ref in second.append(calls(1))] == [42, 43]
+    assert "are damaged" in read(root)[1][0]

@@ -220,3 +220,32 @@ def test_a_read_only_root_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable, match="spool"):
         Spool.open(tmp_path / "file" / "spool")
+
+
+def test_after_a_failed_rotation_the_old_segment_is_not_written_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one may come back after a crash, with what it says of the end of the old one."""
+    with Spool.open(root, SMALL) as spool:
+        while last_segment(root, spool.writer).stat().st_size < 4096 - 1000:
+            spool.append([finished(new_id("call_"))])
+        path = last_segment(root, spool.writer)
+        size = path.stat().st_size
+        with monkeypatch.context() as patch:
+            Broken(patch, "write", 5)
+            with pytest.raises(Unavailable):
+                spool.append(calls(3))
+        spool.append([finished(new_id("call_"))])
+        assert path.stat().st_size == size
+        assert last_segment(root, spool.writer) != path
+
+
+def test_a_takeover_that_fails_closes_each_file_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Spool.open(root).close()
+    with monkeypatch.context() as patch:
+        Broken(patch, "fdatasync", 5)
+        with pytest.raises(Unavailable, match="cannot be written"):
+            Spool.open(root)
+    with Spool.open(root) as spool:
+        assert len(list(root.iterdir())) == 1
+        spool.append(calls(1))
