@@ -6,8 +6,10 @@ their values may be. An evaluation cannot be interrupted and holds the interpret
 """
 
 import json
+import re
 import threading
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 from fulcrum_adapters.rego.analysis import POLICIES
@@ -24,6 +26,11 @@ MAX_INPUT = 256 * 1024
 """Bytes of an input document; what is larger is not judged and so denied."""
 
 _EMPTY = "[]"
+
+_NAMED = re.compile(r"(?:[^`]|`[A-Za-z_][A-Za-z_.]*`)*")
+"""A message up to the first thing it quotes that is no plain name, which may be a value that was judged."""
+
+_FOLDER = re.compile(r"[^\s`]*/(?=[^\s/`]+\.rego\b)")
 
 
 class _Plan:
@@ -83,7 +90,7 @@ class RegoEngine:
                 verdicts.append(_ask(engine, plan, phase))
             except RegoFault as fault:
                 engine = None
-                verdicts.append(Verdict(plan.name, plan.revision, error=f"the policy failed: {fault}"))
+                verdicts.append(Verdict(plan.name, plan.revision, error=f"the policy failed: {_said(fault)}"))
         return tuple(verdicts)
 
     def _family(self) -> Compiled:
@@ -99,6 +106,14 @@ class RegoEngine:
         if self._coverage:
             self.last = engine
         return engine
+
+
+def _said(fault: RegoFault) -> str:
+    """What agents may read of a fault: no folder of the operator's, no value that was judged."""
+    named = _NAMED.match(fault.message)
+    told = named[0] if named else ""
+    message = _FOLDER.sub("", told + ("..." if len(told) < len(fault.message) else ""))
+    return f"{PurePath(fault.path).name}:{fault.line}: {message}" if fault.line else message
 
 
 def _plans(compiled: Compiled, phase: Phase) -> tuple[_Plan, ...]:

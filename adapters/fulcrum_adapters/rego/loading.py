@@ -114,6 +114,10 @@ def _module_problems(module: ModuleSyntax, policies: PolicySet) -> Iterator[Prob
             f"package {module.package} is no policy's name",
             "write `package fulcrum.policies.<name>` with one name of letters, digits and _",
         )
+    for alias, target in module.imports.items():
+        if alias in {"input", "data"} and target != (alias,):
+            message = f"an import takes the name {alias}"
+            yield Problem(module.file, module.package_line, 1, message, "give it another name with `as`")
     for rule in module.rules:
         shape = _SHAPES.get(rule.name) if is_policy else None
         if shape is not None and rule.kind not in shape[0]:

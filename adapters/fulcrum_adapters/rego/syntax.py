@@ -176,7 +176,7 @@ def _rule(node: Mapping[str, Any], package: str, imports: Mapping[str, Path], so
         reader.read(head.get(key))
     bodies = inner.get("bodies", ())
     reader.read(bodies)
-    rule.bodies = tuple(_body(body["query"]["stmts"]) for body in bodies)
+    rule.bodies = tuple(_body(body["query"]["stmts"], imports) for body in bodies)
     rule.plain = kind in {"set", "object", "tree"} or (
         all(_is_object(body.get("assign")) for body in bodies if body.get("is_else"))
         and _is_object(inner if default else head.get("assign"))
@@ -330,7 +330,7 @@ def _start(node: Mapping[str, Any]) -> tuple[int, int]:
     return span["line"], span["col"]
 
 
-def _body(statements: list[Any]) -> Body:
+def _body(statements: list[Any], imports: Mapping[str, Path]) -> Body:
     phases = PHASES
     requires: list[str] = []
     constant_false = False
@@ -340,7 +340,7 @@ def _body(statements: list[Any]) -> Body:
         literal = statement["literal"]
         expression = literal.get("Expr", {}).get("expr", {})
         phases &= _phases(expression)
-        if "Var" in expression:
+        if "Var" in expression and expression["Var"]["value"] not in imports:
             requires.append(expression["Var"]["value"])
         constant_false = constant_false or expression.get("Bool", {}).get("value") is False
     return Body(phases, tuple(requires), constant_false)

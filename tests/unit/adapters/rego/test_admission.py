@@ -62,7 +62,12 @@ def test_a_good_policy_is_admitted() -> None:
 
 def test_a_starter_as_it_came_is_not_tried_again_and_a_changed_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[object] = []
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: tried.append(1) or pytest.fail("tried"))
+
+    def refuse(*_: object, **__: object) -> None:
+        tried.append(1)
+        pytest.fail("tried")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
     admit(starter("observe"))
     changed = PolicySource(starter("observe").modules, {"x": 1}, "observe")
     with pytest.raises(pytest.fail.Exception):

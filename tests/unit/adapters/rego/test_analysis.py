@@ -52,6 +52,7 @@ def info(text: str, imports: str = "") -> PolicyInfo:
         'taint contains "x" if input.tool.name == "t"',
         'cost := {"bytes": count(input.result)}',
         'cost := {"bytes": 5} if input.phase == "result"',
+        'deny contains "x" if { calling; input.result }\ncalling if true',
         'deny contains "x" if count([1 | input.phase == "call"; input.result]) > 0',
         'deny contains "x" if input.phase == "call" with input.phase as "call"\ndeny contains "y" if input.result',
     ],

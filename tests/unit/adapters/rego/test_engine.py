@@ -264,3 +264,12 @@ HARD = RegoEngine(
         c='cost := {"calls": count(input.arguments)}\ntaint contains lower(input.tool.name)',
     )
 )
+
+
+@pytest.mark.parametrize("value", ["hunter22", "a ` hunter22", "`hunter22`", "` ` hunter22"])
+def test_an_error_tells_agents_neither_values_nor_folders(value: str) -> None:
+    module = PolicyModule("/home/operator/p.rego", "package fulcrum.policies.p\n\ndeny contains sum(input.result.x)\n")
+    (verdict,) = RegoEngine(PolicySource((module,))).judge("result", json.dumps({"result": {"x": [value]}}).encode())
+    assert "p.rego:3: `sum` expects numeric" in str(verdict.error)
+    assert "hunter22" not in str(verdict.error)
+    assert "operator" not in str(verdict.error)

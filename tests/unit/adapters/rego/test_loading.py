@@ -42,7 +42,7 @@ def test_a_fault_has_its_line_and_a_hint(text: str, line: int, message: str, hin
         (verdict,) = RegoEngine(PolicySource((PolicyModule("p.rego", f"package fulcrum.policies.p\n{text}\n"),))).judge(
             "call", b"{}"
         )
-        assert "p.rego:3:1" in str(verdict.error)
+        assert "p.rego:3: rule conflicts with rule at p.rego:2:1" in str(verdict.error)
         assert not verdict.allow
         return
     assert found[0].path == "p.rego"
@@ -128,3 +128,11 @@ def test_the_revision_is_that_of_everything() -> None:
     assert revision("allow := true", {"x": 1}) == first
     assert revision("allow := true", {"x": 2}) != first
     assert revision("allow := false", {"x": 1}) != first
+
+
+@pytest.mark.parametrize("line", ["import data.x as input", "import input.tool as data", "import data.x.input"])
+def test_an_import_may_not_pose_as_the_input(line: str) -> None:
+    assert any(
+        "takes the name" in problem.message or "import" in problem.message
+        for problem in problems(f"{line}\nallow := true")
+    )
