@@ -62,6 +62,8 @@ class DataPlane:
     upstreams: Sequence[Upstream]
     recovered: int
     """Calls of dead processes that were recorded as `outcome_unknown` at the start."""
+    folder: Path
+    spool_config: SpoolConfig
     on_poll: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     _task: asyncio.Task[None] | None = None
 
@@ -80,6 +82,7 @@ class DataPlane:
                 if time.monotonic() - swept > _SWEEP:
                     swept = time.monotonic()
                     self.hub.sweep(swept)
+                    await asyncio.to_thread(recover, self.folder, None, self.spool_config)
             except (Unavailable, Invalid, OSError) as fault:
                 _log.warning("configuration not read", reason=str(fault))
 
@@ -94,12 +97,15 @@ class DataPlane:
         await self.journal.close()
 
 
-def recover(root: Path, ledger_path: Path, spool: Spool, config: SpoolConfig) -> int:
-    """Finish what dead processes left open, as `outcome_unknown`; their reservations are committed at the estimate."""
-    store = SqliteStore(ledger_path)
+def recover(folder: Path, spool: Spool | None, config: SpoolConfig) -> int:
+    """Finish what dead processes left open, as `outcome_unknown`; their reservations are committed at the estimate.
+
+    `spool`: this process's own, taken over from a dead one perhaps; None for a later look at the others.
+    """
+    store = SqliteStore(folder / "ledger.db")
     count = 0
     try:
-        for dead in itertools.chain((spool,), Spool.orphans(root, config)):
+        for dead in itertools.chain(() if spool is None else (spool,), Spool.orphans(folder / "spool", config)):
             open_calls = dead.open_calls
             left = store.ledger.open(dead.writer)
             if left:
@@ -163,7 +169,7 @@ async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Seque
     snapshots = Snapshots(settings, stored_budgets)
     holder = snapshots.first()
     spool = Spool.open(folder / "spool", config)
-    recovered = recover(folder / "spool", folder / "ledger.db", spool, config)
+    recovered = recover(folder, spool, config)
     store = SqliteStore(folder / "ledger.db")
     journal = Journal(store.ledger, spool)
     settler = Settler(journal, store.history, keys.mac_key)
@@ -181,6 +187,6 @@ async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Seque
         exchanges[server.name] = Exchange(upstream, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
     hub = Hub(exchanges, Sessions(sealer), rounds, tasks, settler)
     journal.start()
-    plane = DataPlane(hub, holder, snapshots, journal, store, keys, upstreams, recovered)
+    plane = DataPlane(hub, holder, snapshots, journal, store, keys, upstreams, recovered, folder, config)
     plane.start()
     return plane

@@ -6,6 +6,7 @@ learned, so that what is listed can be called.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,12 @@ _log = structlog.get_logger("fulcrum.catalog")
 _MAX_PAGES: Final = 100
 _UNKNOWN_EVERY: Final = 1.0
 """Seconds between refreshes on behalf of unknown names."""
+_PATIENCE: Final = 120.0
+"""Seconds for all of an upstream's lists; a first start may have to download the server."""
+_CALL_PATIENCE: Final = 20.0
+"""Seconds that a call of an unknown name waits for the lists."""
+_RETRY_AFTER: Final = 5.0
+"""Seconds after a failure before the upstream is asked again."""
 _MIN_TTL: Final = 30.0
 _PROBES: Final = 2
 """A server may refuse the version of a probe and name another one that we speak."""
@@ -102,9 +109,9 @@ class Catalog:
         return self.revision > 0
 
     @property
-    def refreshing(self) -> bool:
-        """True while the upstream is being asked."""
-        return self._refreshing is not None
+    def due(self) -> bool:
+        """True if asking the upstream (again) is worth while: it never failed, is being asked, or failed long ago."""
+        return self.failure is None or self._refreshing is not None or time.monotonic() > self._fresh_until
 
     async def tool(self, name: str, via: Via | None = None) -> ToolEntry | None:
         """The tool of this name. An unknown name refreshes the catalog once (through `via` where given)."""
@@ -117,14 +124,21 @@ class Catalog:
         if now < self._unknown_after and self._refreshing is None:
             return None
         self._unknown_after = now + _UNKNOWN_EVERY
-        await self.refresh(via)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CALL_PATIENCE):
+                await self.refresh(via)
         return self.tools.get(name)
 
     def learn(self, descriptors: Sequence[Mapping[str, Any]]) -> list[ToolEntry | None]:
         """Take over the descriptors a client is about to be shown; returns an entry for each."""
         entries: list[ToolEntry | None] = []
+        seen: set[object] = set()
         for descriptor in descriptors:
             name = descriptor.get("name")
+            if isinstance(name, str) and name in seen:
+                entries.append(None)  # of two tools of one name only the first is shown, and judged
+                continue
+            seen.add(name if isinstance(name, str) else None)
             known = self.tools.get(name) if isinstance(name, str) else None
             if known is None or known.descriptor != descriptor:
                 known = tool_entry(descriptor)
@@ -151,17 +165,21 @@ class Catalog:
 
     async def _refresh(self, via: Via | None) -> None:
         try:
-            if via is not None:
-                await self._fetch(via)
-            else:
-                await self._discover()
+            async with asyncio.timeout(_PATIENCE):
+                await (self._discover() if via is None else self._fetch(via))
             self.failure = None
         except (UpcallError, UpstreamFailed) as fault:
-            self.failure = str(fault)
-            self._fresh_until = time.monotonic() + _UNKNOWN_EVERY
-            _log.warning("catalog not refreshed", server=self.name, reason=self.failure)
+            self._failed(str(fault))
+        except TimeoutError:
+            self._failed(f"upstream {self.name}: no answer within {_PATIENCE:.0f} s; see whether it runs")
         finally:
             self._refreshing = None
+
+    def _failed(self, reason: str) -> None:
+        if self.failure != reason:
+            _log.warning("catalog not refreshed", server=self.name, reason=reason)
+        self.failure = reason
+        self._fresh_until = time.monotonic() + _RETRY_AFTER
 
     async def _discover(self) -> None:
         if self.modern is not False:

@@ -97,7 +97,8 @@ class Exchange:
         if message.method in GOVERNED or message.method in KNOWN:
             return refused(message, _INVALID_REQUEST, f"Invalid Request: {message.method} needs an id", status=400)
         if message.method == "notifications/cancelled" and incoming.session is not None:
-            cancelled = incoming.session.open.get(message.params.get("requestId", ""))
+            named = message.params.get("requestId")
+            cancelled = incoming.session.open.get(named) if isinstance(named, str | int) else None
             if cancelled is not None:
                 cancelled.cancelled = True
         if message.method.startswith("notifications/"):
@@ -122,18 +123,26 @@ class Exchange:
             reply = await self.upstream.send(self._outgoing(incoming, None))
             if reply.streams:
                 relay = Relay(reply, self.catalog, self.responder, self.settler, None, session, rename)
+                relay.resumed = last is not None
                 return Answer(reply.status, events=relay.events(), close=relay.close)
-            return Answer(reply.status, await reply.read(), headers=_passed(reply))
+            return self._plain(reply, await reply.read())
         except UpstreamFailed as fault:
-            return _unreachable(fault)
+            return _unreachable(str(fault))
 
     async def end(self, incoming: Incoming) -> Answer:
         """DELETE: the client's session ends, and with it what it left open."""
-        if incoming.session is not None:
-            for pending in incoming.session.open.values():
-                if pending.ticket is not None and pending.server == self.name:
-                    self.settler.finish(pending.ticket, "cancelled", is_error=True)
-        return await self._pass(incoming, None)
+        session = incoming.session
+        mine = [] if session is None else [item for item in session.open.values() if item.server == self.name]
+        before = [item.cancelled for item in mine]
+        for pending in mine:
+            pending.cancelled = True
+        answer = await self._pass(incoming, None)
+        for pending, cancelled in zip(mine, before, strict=True):
+            if answer.status >= _BAD_REQUEST:
+                pending.cancelled = cancelled  # the upstream goes on, and so does the session
+            elif pending.ticket is not None:
+                self.settler.finish(pending.ticket, "cancelled", is_error=True)
+        return answer
 
     async def _pass(self, incoming: Incoming, message: Message | None) -> Answer:
         """Send what expects no answer of its own."""
@@ -142,8 +151,17 @@ class Exchange:
             body = b"" if reply.streams else await reply.read()
             await reply.close()
         except UpstreamFailed as fault:
-            return _unreachable(fault)
+            return _unreachable(str(fault))
+        return self._plain(reply, body)
+
+    def _plain(self, reply: UpstreamReply, body: bytes) -> Answer:
+        """An answer to what is no request. A client is never told to show an upstream its credentials."""
+        if reply.status in _CHALLENGES:
+            return _unreachable(self._locked_out(reply))
         return Answer(reply.status, body, headers=_passed(reply))
+
+    def _locked_out(self, reply: UpstreamReply) -> str:
+        return f"upstream {self.name}: refused the gateway's credentials (HTTP {reply.status}); check its headers"
 
     def _pending(self, incoming: Incoming, message: Message) -> Pending:
         return Pending(
@@ -229,7 +247,7 @@ class Exchange:
             return Answer(_NOT_FOUND, error_message(pending.request_id, _INVALID_REQUEST, "Session not found"))
         text = f"upstream {self.name}: answered HTTP {reply.status} without a JSON-RPC answer"
         if reply.status in _CHALLENGES:
-            text = f"upstream {self.name}: refused the gateway's credentials (HTTP {reply.status}); check its headers"
+            text = self._locked_out(reply)
         return Answer(200, failure_message(pending, text), headers=_passed(reply))
 
 
@@ -238,8 +256,8 @@ def _passed(reply: UpstreamReply) -> list[tuple[str, str]]:
     return [(name, headers[name]) for name in _PASSED_HEADERS if name in headers]
 
 
-def _unreachable(fault: UpstreamFailed) -> Answer:
-    return Answer(_BAD_GATEWAY, error_message(None, UPSTREAM_FAILED, str(fault)))
+def _unreachable(why: str) -> Answer:
+    return Answer(_BAD_GATEWAY, error_message(None, UPSTREAM_FAILED, why))
 
 
 def _timings(ticket: Ticket | None, began: int) -> tuple[tuple[str, int], ...]:

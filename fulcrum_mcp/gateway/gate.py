@@ -14,6 +14,7 @@ from fulcrum_mcp.gateway.param_headers import param_mismatch
 from fulcrum_mcp.gateway.pending import Pending
 from fulcrum_mcp.gateway.relay import failure_message
 from fulcrum_mcp.gateway.rounds import Resumed, Rounds, StateRefused
+from fulcrum_mcp.gateway.ticket import Ticket
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.gateway.wire import Message, error_message
 
@@ -22,6 +23,8 @@ __all__ = ["Gate", "refused"]
 _HEADER_MISMATCH: Final = -32020
 _INVALID_PARAMS: Final = -32602
 _BAD_REQUEST: Final = 400
+_MAX_TARGET: Final = 8192
+"""Characters; the name stands in every record of the call."""
 
 
 def refused(message: Message, code: int, text: str, *, status: int = 200) -> Answer:
@@ -40,19 +43,18 @@ class Gate:
     async def judge(self, incoming: Incoming, message: Message, pending: Pending) -> Message | Answer:
         """Puts a ticket into `pending` and returns the message to forward, or returns the answer that refuses it."""
         method, params = message.method, message.params
-        target = params.get(TARGET_MEMBER[method]) if method in GOVERNED else method
-        arguments = params.get("arguments", {}) if method in GOVERNED else _without_meta(params)
-        if not isinstance(target, str) or not isinstance(arguments, dict):
-            return refused(message, _INVALID_PARAMS, f"Invalid params: {method} takes a name and an object")
+        asked = _asked(method, params)
+        if isinstance(asked, str):
+            return refused(message, _INVALID_PARAMS, f"Invalid params: {method:.100} {asked}")
+        target, arguments = asked
         entry: ToolEntry | None = None
         if method == "tools/call":
             entry = await self.catalog.tool(target, self._via(incoming))
             if entry is not None:
                 pending.structured = entry.structured
-                if incoming.over_http and incoming.modern and entry.param_headers:
-                    mismatch = param_mismatch(entry.param_headers, arguments, incoming.values)
-                    if mismatch is not None:
-                        return refused(message, _HEADER_MISMATCH, mismatch, status=_BAD_REQUEST)
+                mismatch = _header_mismatch(incoming, entry, arguments)
+                if mismatch is not None:
+                    return refused(message, _HEADER_MISMATCH, mismatch, status=_BAD_REQUEST)
         resumed = Resumed(None, None, 0)
         if incoming.modern and "requestState" in params:
             try:
@@ -73,18 +75,27 @@ class Gate:
             leg=resumed.leg,
             responses=params.get("inputResponses"),
         )
-        judged = await self.governor.judge(call, pending.snapshot, resumed.root)
-        if not isinstance(judged, Denial):
-            pending.ticket = judged
-            return message
-        if resumed.root is not None:
-            self.governor.settler.give_up(resumed.root)
-        return self._denied(incoming, message, pending, judged)
+        judged = await self._judge(call, pending, resumed.root)
+        if isinstance(judged, Denial):
+            return self._denied(incoming, message, pending, judged)
+        pending.ticket = judged
+        return message
+
+    async def _judge(self, call: Call, pending: Pending, root: Ticket | None) -> Ticket | Denial:
+        """A call whose later leg is denied, or whose client went meanwhile, is settled at its estimate."""
+        judged: Ticket | Denial | None = None
+        try:
+            judged = await self.governor.judge(call, pending.snapshot, root)
+        finally:
+            if root is not None and not isinstance(judged, Ticket):
+                self.governor.settler.give_up(root)
+        return judged
 
     def _denied(self, incoming: Incoming, message: Message, pending: Pending, denial: Denial) -> Answer:
         catalog = self.catalog
-        if denial.reasons[0].code == "unknown_tool" and not catalog.ready and catalog.failure is not None:
-            return Answer(200, failure_message(pending, catalog.failure))
+        if denial.reasons[0].code == "unknown_tool" and not catalog.ready:
+            silent = f"upstream {catalog.name}: has not answered yet; try again when it has started"
+            return Answer(200, failure_message(pending, catalog.failure or silent))
         text = denial_message(
             message.id,
             denial,
@@ -104,8 +115,23 @@ class Gate:
         return None if peer is None else Via(incoming.version or peer.version, peer.session)
 
 
-def _without_meta(params: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in params.items() if key != "_meta"}
+def _header_mismatch(incoming: Incoming, entry: ToolEntry, arguments: dict[str, Any]) -> str | None:
+    if not (incoming.over_http and incoming.modern and entry.param_headers):
+        return None
+    return param_mismatch(entry.param_headers, arguments, incoming.values)
+
+
+def _asked(method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
+    """What is asked for, by name, with which arguments; or what is wrong with it. `null` is no arguments."""
+    target: Any = method
+    arguments: Any = {key: value for key, value in params.items() if key != "_meta"}
+    if method in GOVERNED:
+        target, arguments = params.get(TARGET_MEMBER[method]), params.get("arguments")
+    if not isinstance(target, str) or not isinstance(arguments, dict | None):
+        return "takes a name and an object"
+    if len(target) > _MAX_TARGET:
+        return f"takes a name of at most {_MAX_TARGET} characters"
+    return target, arguments or {}
 
 
 def _with_state(params: dict[str, Any], upstream_state: str | None) -> dict[str, Any]:

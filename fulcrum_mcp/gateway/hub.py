@@ -32,7 +32,8 @@ class Hub:
         self.tasks.sweep()
         for pending in self.sessions.lost(now - LOST_AFTER):
             if pending.ticket is not None:
-                self.settler.finish(pending.ticket, "outcome_unknown", is_error=True)
+                outcome = "cancelled" if pending.cancelled else "outcome_unknown"
+                self.settler.finish(pending.ticket, outcome, is_error=True)
 
     def warm(self) -> None:
         """Begin to read every upstream's catalog in the background."""

@@ -26,6 +26,8 @@ from fulcrum_mcp.ports import AuditLog, BudgetLedger
 __all__ = ["Journal", "Settlement"]
 
 LINGER: Final = 0.005
+PATIENCE: Final = 5.0
+"""Seconds that a call waits for its decision to become durable; then it is denied."""
 RENEW_EVERY: Final = 20.0
 RESERVATION_TTL: Final = 90
 """Seconds; a live writer renews long before."""
@@ -86,6 +88,8 @@ class Journal:
         self._beat = 0.0
         self._loop = asyncio.get_running_loop()
         self._renewal: asyncio.TimerHandle | None = None
+        self._waiting: deque[tuple[float, asyncio.Future[Outcome | None]]] = deque()
+        self._guard: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="fulcrum-journal", daemon=True)
         self.faults = 0
         """Ticks that failed, for health."""
@@ -101,6 +105,7 @@ class Journal:
         """Begin; reservations of this writer are renewed from now on."""
         self._thread.start()
         self._renew()
+        self._look_after()
 
     async def admit(
         self,
@@ -155,6 +160,17 @@ class Journal:
         self._queue.put(_Errand(self._keep, self._loop.create_future()))
         self._renewal = self._loop.call_later(RENEW_EVERY, self._renew)
 
+    def _look_after(self) -> None:
+        """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
+        waiting, late = self._waiting, self._loop.time() - PATIENCE
+        while waiting and (waiting[0][1].done() or waiting[0][0] < late):
+            future = waiting.popleft()[1]
+            if not future.done():
+                self.failing = f"the journal has not answered for {PATIENCE:.0f} s; check the disk of the data folder"
+                future.set_exception(Unavailable(self.failing))
+        if not self._closing:
+            self._guard = self._loop.call_later(PATIENCE / 10, self._look_after)
+
     def _keep(self) -> None:
         at = now_ns()
         try:
@@ -167,8 +183,9 @@ class Journal:
         if self._closing:
             return
         self._closing = True
-        if self._renewal is not None:
-            self._renewal.cancel()
+        for timer in (self._renewal, self._guard):
+            if timer is not None:
+                timer.cancel()
         if self._thread.is_alive():
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join)

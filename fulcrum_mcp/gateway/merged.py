@@ -13,6 +13,7 @@ from fulcrum_mcp.gateway.listing import LIST_METHODS
 from fulcrum_mcp.gateway.merged_listen import listen_all
 from fulcrum_mcp.gateway.merged_lists import (
     BadCursor,
+    catalogs_of,
     instructions_of,
     merged_capabilities,
     merged_list,
@@ -111,12 +112,19 @@ class MergedFace:
         return [catalog for catalog in catalogs if peers is None or catalog.name in peers]
 
     async def _discover(self, message: Message) -> Answer:
-        """Offered only where every upstream speaks this era: else a client that knows both falls back, and sees all."""
-        catalogs = await ready_catalogs(self._exchanges)
-        old = [catalog.name for catalog in catalogs if not catalog.modern]
+        """Offered only where every upstream speaks this era: else a client that knows both falls back, and sees all.
+
+        One that is still starting may turn out to be older: initialize will wait for it.
+        """
+        catalogs = catalogs_of(self._exchanges)
+        if all(catalog.modern is not False for catalog in catalogs):
+            await ready_catalogs(self._exchanges)
+        starting = [item.name for item in catalogs if item.modern is None and item.failure is None]
+        old = [item.name for item in catalogs if item.modern is False] or starting
+        catalogs = [catalog for catalog in catalogs if catalog.ready]
         if old:
             text = (
-                f"{MODERN_VERSIONS[-1]} is not spoken by {', '.join(old)}; connect with initialize, "
+                f"{MODERN_VERSIONS[-1]} is not spoken (yet) by {', '.join(old)}; connect with initialize, "
                 "or to /servers/<name>/mcp of a server that speaks it"
             )
             return refused(message, _METHOD_NOT_FOUND, text, status=404)
@@ -159,7 +167,10 @@ class MergedFace:
             text = f"server {server} does not speak {incoming.version}; connect with initialize"
             return refused(message, _INVALID_PARAMS, text)
         if not incoming.modern and incoming.session is not None and server not in incoming.session.peers:
-            text = f"server {server} was not available when this session began; initialize anew"
+            text = (
+                f"server {server} has no part in this session: it was not available when that began, or knows no "
+                f"sessions; initialize anew, or connect to /servers/{server}/mcp"
+            )
             return refused(message, _INVALID_PARAMS, text)
         there = at_peer(incoming, server, message)
         return await exchange.request(there, message, renamer(server))

@@ -16,6 +16,7 @@ __all__ = ["BadCursor", "catalogs_of", "instructions_of", "merged_capabilities",
 
 PAGE: Final = 500
 _PATIENCE: Final = 10.0
+_FAILING: Final = 2.0
 _OFFERED: Final = ("tools", "prompts", "resources", "completions", "logging")
 
 
@@ -29,15 +30,14 @@ def catalogs_of(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
 
 
 async def ready_catalogs(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
-    """Those that have answered; waits a little for those that are being asked for the first time."""
+    """Those that have answered; waits a little for the others, and less for those that failed before."""
     catalogs = catalogs_of(exchanges)
-    waiting = [
-        asyncio.ensure_future(catalog.refresh())
-        for catalog in catalogs
-        if not catalog.ready and (catalog.failure is None or catalog.refreshing)
-    ]
-    if waiting:
-        _, silent = await asyncio.wait(waiting, timeout=_PATIENCE)
+    absent = [catalog for catalog in catalogs if not catalog.ready and catalog.due]
+    if absent:
+        patience = _PATIENCE if any(catalog.failure is None for catalog in absent) else _FAILING
+        _, silent = await asyncio.wait(
+            [asyncio.ensure_future(catalog.refresh()) for catalog in absent], timeout=patience
+        )
         for task in silent:
             task.cancel()
     return [catalog for catalog in catalogs if catalog.ready]

@@ -16,6 +16,7 @@ from fulcrum_mcp.gateway.upcall import CLIENT_INFO, Via
 from fulcrum_mcp.gateway.wire import (
     HANDSHAKE_VERSIONS,
     LATEST_HANDSHAKE_VERSION,
+    MODERN_VERSIONS,
     Message,
     encode,
     error_message,
@@ -24,7 +25,10 @@ from fulcrum_mcp.gateway.wire import (
 
 __all__ = ["at_peer", "delete_all", "get_all", "initialize_all", "notify_all", "request_all"]
 
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 15.0
+"""Seconds for the slowest upstream. Clients give up on a server after 30 s or so, discovery included."""
+_FAILING: Final = 3.0
+"""Seconds for an upstream that could not be reached before."""
 _OK: Final = 300
 
 
@@ -47,18 +51,29 @@ def _renumbered(message: Message) -> Message:
 
 async def _hello(exchange: Exchange, incoming: Incoming, message: Message) -> tuple[Via, dict[str, Any]] | str:
     """Open one upstream's session; returns it and its initialize result, or why it could not be opened."""
+    patience = _PATIENCE if exchange.catalog.failure is None else _FAILING
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience):
             answer = await exchange.request(incoming, message)
             session = None if answer.upstream is None else answer.upstream.headers.get("mcp-session-id")
             response = await collect(answer)
     except TimeoutError:
-        return f"upstream {exchange.name}: initialize not answered within {_PATIENCE:.0f} s"
+        return f"upstream {exchange.name}: initialize not answered within {patience:.0f} s; connect again when it is up"
     result = None if response is None else response.get("result")
     if not isinstance(result, dict):
-        return f"upstream {exchange.name}: initialize refused"
+        return _refusal(exchange, response)
     version = result.get("protocolVersion")
     return Via(version if isinstance(version, str) else LATEST_HANDSHAKE_VERSION, session), result
+
+
+def _refusal(exchange: Exchange, response: Mapping[str, Any] | None) -> str:
+    """Why an upstream opened no session."""
+    error = None if response is None else response.get("error")
+    text = error.get("message") if isinstance(error, dict) else None
+    said = text if isinstance(text, str) else "initialize refused"
+    if exchange.catalog.modern:
+        said += f" (it speaks {MODERN_VERSIONS[-1]}, perhaps nothing older: use a client of that version)"
+    return said if said.startswith("upstream ") else f"upstream {exchange.name}: {said}"
 
 
 async def initialize_all(

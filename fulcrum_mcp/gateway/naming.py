@@ -17,6 +17,8 @@ from fulcrum_mcp.ports import ServerSentEvent
 __all__ = ["join_name", "renamer", "resource_server", "shown_uri", "split_id", "split_name"]
 
 SEPARATOR: Final = "__"
+_WILD: Final = ("{+", "{#", "{/")
+_MAX_URI: Final = 8192
 
 
 def join_name(server: str, name: str) -> str:
@@ -85,14 +87,40 @@ def uri_owners(catalogs: Iterable[Catalog], member: str, key: str) -> dict[str, 
 
 
 @lru_cache(maxsize=1024)
-def _template_pattern(template: str) -> re.Pattern[str]:
-    """What a URI template (RFC 6570) can expand to, roughly: `{+x}` and `{/x*}` any text, others no slash."""
-    parts = re.split(r"(\{[^{}]*\})", template)
-    wild = ("{+", "{#", "{/")
-    text = "".join(
-        re.escape(part) if not part.startswith("{") else (".*" if part.startswith(wild) else "[^/]*") for part in parts
-    )
-    return re.compile(text, re.DOTALL)
+def _template_parts(template: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"(\{[^{}]*\})", template) if part)
+
+
+def _expands_to(template: str, uri: str) -> bool:
+    """If a URI template (RFC 6570) can roughly become this: `{+x}`, `{#x}` and `{/x}` any text, others no slash.
+
+    Templates come from upstreams and URIs from clients, so this takes time in proportion to both, whatever they are.
+    """
+    if len(uri) > _MAX_URI:
+        return False
+    ends = {0}
+    for part in _template_parts(template):
+        if not part.startswith("{"):
+            ends = {end + len(part) for end in ends if uri.startswith(part, end)}
+        elif part.startswith(_WILD):
+            ends = set(range(min(ends), len(uri) + 1))
+        else:
+            ends = _no_slash(uri, ends)
+        if not ends:
+            return False
+    return len(uri) in ends
+
+
+def _no_slash(uri: str, starts: set[int]) -> set[int]:
+    """Where text without a slash that begins at one of these places can end."""
+    ends: set[int] = set()
+    reach = -1
+    for start in sorted(starts):
+        if start > reach:
+            slash = uri.find("/", start)
+            reach = len(uri) if slash < 0 else slash
+            ends.update(range(start, reach + 1))
+    return ends
 
 
 def resource_server(catalogs: Sequence[Catalog], uri: str) -> tuple[str, str] | None:
@@ -109,7 +137,7 @@ def resource_server(catalogs: Sequence[Catalog], uri: str) -> tuple[str, str] | 
         catalog.name
         for catalog in catalogs
         if any(
-            isinstance(item.get("uriTemplate"), str) and _template_pattern(item["uriTemplate"]).fullmatch(uri)
+            isinstance(item.get("uriTemplate"), str) and _expands_to(item["uriTemplate"], uri)
             for item in catalog.lists.get("resourceTemplates", ())
         )
     ]

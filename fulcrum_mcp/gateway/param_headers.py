@@ -14,6 +14,8 @@ __all__ = ["ParamHeader", "decode_header", "encode_header", "param_headers_of", 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _SENTINEL: Final = re.compile(r"=\?base64\?(.*)\?=", re.DOTALL)
 _PLAIN: Final = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+_DECIMAL: Final = re.compile(r"(-?[0-9]{1,4000})(?:\.0+)?")
+"""A whole number in canonical decimal notation; others are compared as text."""
 _TYPES: Final = frozenset({"string", "integer", "boolean"})
 _SINGLE: Final = (
     "items", "contains", "unevaluatedItems", "additionalProperties", "propertyNames", "unevaluatedProperties", "not",
@@ -113,10 +115,8 @@ def _rendered(value: object) -> str | None:
 
 def _matches(kind: str, value: object, rendered: str, header: str) -> bool:
     if kind == "integer" and isinstance(value, int | float) and not isinstance(value, bool):
-        whole, _, fraction = header.partition(".")
-        if fraction.strip("0") or not re.fullmatch(r"-?\d{1,4000}", whole):
-            return header == rendered
-        return int(whole) == value
+        decimal = _DECIMAL.fullmatch(header)
+        return header == rendered if decimal is None else int(decimal[1]) == value
     return header == rendered
 
 

@@ -52,10 +52,14 @@ class Relay:
     rename: Rename | None = None
     """Makes event ids and the ids of server-to-client requests unique among several upstreams."""
     replay: Replay | None = None
+    resumed: bool = False
+    """The rest of a stream that the client lost: the upstream may send again what was answered before."""
     _identified: bool = False
     _done: bool = False
     """The request was answered, or it is over."""
     _held: list[ServerSentEvent] = field(default_factory=list[ServerSentEvent])
+    _told: list[str | int] = field(default_factory=list[str | int])
+    """The requests that were answered on this resumed stream."""
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """The events for the client; `close` must be called after them, or instead."""
@@ -97,6 +101,9 @@ class Relay:
             return [self._out(event, peek)]
         request = self._request_of(peek)
         if request is None:
+            again = self._again(peek)
+            if again is not None:
+                return [self._out(replace(event, data=again), None)]
             _log.warning("answer to nothing dropped", server=self.catalog.name)
             return []
         result = await self.responder.answer(request, self.catalog, event.data, peek)
@@ -108,6 +115,9 @@ class Relay:
             if self.session is not None:
                 self.session.open.pop(request.request_id, None)
             ready = [self._out(kept, None) for kept in self._release(result, request)]
+        elif self.resumed and self.session is not None:
+            self.session.keep(request, result.text)
+            self._told.append(request.request_id)
         ready.append(self._out(replace(event, data=result.text), None))
         return ready
 
@@ -135,6 +145,14 @@ class Relay:
                 del self.session.open[request_id]
                 return pending
         return None
+
+    def _again(self, peek: Peek) -> bytes | None:
+        """The answer, already judged and settled, that the client may have missed with its last stream."""
+        kept = self.session.kept(self.catalog.name, peek.id) if self.resumed and self.session is not None else None
+        if kept is None or kept[0] in self._told:
+            return None
+        self._told.append(kept[0])
+        return kept[1]
 
     def _release(self, result: Answered, pending: Pending) -> list[ServerSentEvent]:
         """What was held back: dropped with a withheld result, redacted with a redacted one."""

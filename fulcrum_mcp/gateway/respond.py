@@ -7,22 +7,23 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw
 
-from fulcrum_mcp.core.decision import Redaction
+from fulcrum_mcp.core.decision import Reason, Redaction
 from fulcrum_mcp.core.redact import redact
 from fulcrum_mcp.errors import FulcrumError
 from fulcrum_mcp.gateway.catalog import Catalog
-from fulcrum_mcp.gateway.denial import denial_message
+from fulcrum_mcp.gateway.denial import Denial, denial_message
 from fulcrum_mcp.gateway.listing import LIST_METHODS, ListLaw
 from fulcrum_mcp.gateway.pending import Pending
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import TERMINAL, Tasks
 from fulcrum_mcp.gateway.ticket import Judged, Ticket
-from fulcrum_mcp.gateway.wire import Peek, WireError, decode_strict, encode, error_message, peek_result
+from fulcrum_mcp.gateway.wire import Peek, WireError, decode_strict, encode, error_message, peek_result, refuse_folded
 
 __all__ = ["Answered", "Responder"]
 
 _WITHHELD: Final = 502002
+_NAMED_BY: Final = {"prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,12 @@ class Responder:
         self, pending: Pending, ticket: Ticket, text: bytes, raw: bytes, *, failed: bool, keep: bool = False
     ) -> "_Inspected":
         """Judge a result (or an error, shown to policy as `{"error": ...}`); `keep`: the call goes on when withheld."""
-        judged = await self._settler.inspect(ticket, b'{"error":' + raw + b"}" if failed else raw)
+        try:
+            _refuse_twins(text)
+            judged = await self._settler.inspect(ticket, b'{"error":' + raw + b"}" if failed else raw)
+        except WireError as fault:
+            reason = Reason("", "", "result_not_judged", f"the answer could be read in two ways: {fault.message}")
+            judged = Judged(denial=Denial(ticket.decision_id, "deny", (reason,)))
         if judged.denial is not None:
             if not keep:
                 self._settler.finish(ticket, "withheld", is_error=True, result=raw, judged=judged)
@@ -133,8 +139,9 @@ class Responder:
                 if entry is not None and await self._law.tool(snapshot, principal, context, pending.server, entry.tool):
                     shown.append(item)
             return shown
+        key = _NAMED_BY[LIST_METHODS[pending.method][0]]
         for item in items:
-            name = item.get("name") if kind == "prompt" else item.get("uri", item.get("uriTemplate"))
+            name = item.get(key)
             if isinstance(name, str) and await self._law.named(
                 snapshot, principal, context, pending.server, kind, name
             ):
@@ -183,6 +190,17 @@ class _Inspected:
     @property
     def withheld(self) -> bool:
         return self.answered.withheld
+
+
+def _refuse_twins(text: bytes) -> None:
+    """What is judged is what the client reads: no second `result`, no `Result`. Raises `WireError`."""
+    try:
+        members = msgspec.json.decode(text, type=dict[str, Raw])
+    except (msgspec.MsgspecError, ValueError) as fault:
+        raise WireError(_WITHHELD, str(fault)) from None
+    if encode(members) != text:
+        decode_strict(text)
+    refuse_folded(members)
 
 
 def _raw(peek: Peek) -> bytes:

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 import msgspec
+from msgspec import Raw, UnsetType
 
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.gateway.pending import Pending, owner_of
 from fulcrum_mcp.gateway.seal import Sealer
 from fulcrum_mcp.gateway.upcall import Via
+from fulcrum_mcp.gateway.wire import same_id
 from fulcrum_mcp.ports import ServerSentEvent
 
 __all__ = ["Replay", "Session", "Sessions"]
@@ -24,6 +26,8 @@ _PURPOSE: Final = b"session"
 _MAX_SESSIONS: Final = 10_000
 _MAX_REPLAYS: Final = 32
 _MAX_EVENTS: Final = 1_000
+_MAX_ANSWERS: Final = 16
+_MAX_ANSWER: Final = 256 * 1024
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -86,12 +90,25 @@ class Session:
         self.client = client
         self.open: dict[str | int, Pending] = {}
         self.replays: deque[Replay] = deque(maxlen=_MAX_REPLAYS)
+        self._answers: deque[tuple[str, str | int, bytes]] = deque(maxlen=_MAX_ANSWERS)
 
     def record(self) -> Replay:
         """Begin to keep the events of a new stream."""
         replay = Replay()
         self.replays.append(replay)
         return replay
+
+    def keep(self, pending: Pending, text: bytes) -> None:
+        """Keep an answer that came on a resumed stream: the client may lose that stream too."""
+        if len(text) <= _MAX_ANSWER:
+            self._answers.append((pending.server, pending.request_id, text))
+
+    def kept(self, server: str, raw_id: Raw | UnsetType) -> tuple[str | int, bytes] | None:
+        """What was kept of the answer that an upstream sends again: the request's id and the text."""
+        for kept_server, request_id, text in self._answers:
+            if kept_server == server and same_id(raw_id, request_id):
+                return request_id, text
+        return None
 
     def resume(self, event_id: str) -> tuple[Replay, int] | None:
         """The kept stream that holds this event, if the rest can be served from here."""
@@ -108,6 +125,8 @@ class Sessions:
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self._known: OrderedDict[str, tuple[str, Session]] = OrderedDict()
+        self._gone: list[Session] = []
+        """Sessions that ended or were crowded out with requests still open: those are settled yet."""
 
     def create(self, principal: Principal, peers: Mapping[str, Via], client: str | None) -> Session:
         """A new session, bound to its principal."""
@@ -142,18 +161,22 @@ class Sessions:
 
     def forget(self, session: Session) -> None:
         """The session has ended."""
-        self._known.pop(session.token, None)
+        if self._known.pop(session.token, None) is not None and session.open:
+            self._gone.append(session)
 
     def lost(self, before: float) -> list[Pending]:
         """Take out the requests whose stream ended before this moment and that no other stream has answered."""
         found: list[Pending] = []
-        for _, session in self._known.values():
+        for session in (*(session for _, session in self._known.values()), *self._gone):
             for request_id, pending in list(session.open.items()):
                 if pending.lost_at is not None and pending.lost_at < before:
                     found.append(session.open.pop(request_id))
+        self._gone = [session for session in self._gone if session.open]
         return found
 
     def _keep(self, owner: str, session: Session) -> None:
         self._known[session.token] = (owner, session)
         while len(self._known) > _MAX_SESSIONS:
-            self._known.popitem(last=False)
+            _, (_, session) = self._known.popitem(last=False)
+            if session.open:
+                self._gone.append(session)

@@ -25,6 +25,8 @@ META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
 CLIENT_INFO: Final = {"name": "fulcrum", "version": __version__}
 
 _UNSUPPORTED: Final = -32022
+_OK: Final = 200
+_CHALLENGES: Final = (401, 403)
 _ACCEPT: Final = (b"accept", b"application/json, text/event-stream")
 
 
@@ -91,31 +93,35 @@ async def _response(reply: UpstreamReply, request_id: str, where: str) -> dict[s
     """The response with this id, from a body or a stream."""
     try:
         if not reply.streams:
-            value = _object(await reply.read(), where)
+            value = _object(await reply.read(), where, reply.status)
             if value.get("id") == request_id or "error" in value:
                 return value
         else:
             async for event in reply.events():
                 if not event.data:
                     continue
-                value = _object(event.data, where)
+                value = _object(event.data, where, reply.status)
                 if value.get("id") == request_id and "method" not in value:
                     return value
     finally:
         await reply.close()
-    msg = f"{where}: ended without an answer"
-    raise UpcallError(msg, status=reply.status)
+    raise _no_answer(where, reply.status)
 
 
-def _object(text: bytes, where: str) -> dict[str, Any]:
+def _no_answer(where: str, status: int) -> UpcallError:
+    """What stands there is no MCP server, or refuses the gateway's credentials."""
+    remedy = "check its headers" if status in _CHALLENGES else "check its url or command"
+    said = f"HTTP {status}" if status != _OK else "something else"
+    return UpcallError(f"{where}: answered {said} instead of a JSON-RPC answer; {remedy}", status=status)
+
+
+def _object(text: bytes, where: str, status: int) -> dict[str, Any]:
     try:
         value, _ = decode_strict(text)
-    except WireError as fault:
-        msg = f"{where}: not JSON-RPC ({fault.message})"
-        raise UpcallError(msg) from None
+    except WireError:
+        value = None
     if not isinstance(value, dict):
-        msg = f"{where}: not a JSON-RPC message"
-        raise UpcallError(msg)
+        raise _no_answer(where, status)
     return value
 
 
@@ -128,10 +134,7 @@ async def ask(upstream: Upstream, via: Via, method: str, params: dict[str, Any],
     """
     where = f"upstream {upstream.name}: {method}"
     reply = await _send(upstream, via, _message(via, method, params, request_id))
-    try:
-        value = await _response(reply, request_id, where)
-    except UpcallError as fault:
-        raise UpcallError(str(fault), status=reply.status) from None
+    value = await _response(reply, request_id, where)
     error = value.get("error")
     if error is not None:
         code = error.get("code", 0) if isinstance(error, dict) else 0
@@ -157,8 +160,9 @@ async def open_legacy(upstream: Upstream, request_id: str) -> tuple[Via, dict[st
     result = value.get("result")
     if not isinstance(result, dict):
         error = value.get("error")
-        text = error.get("message") if isinstance(error, dict) else "no result"
-        msg = f"{where}: {text}"
+        if not isinstance(error, dict):
+            raise _no_answer(where, reply.status)
+        msg = f"{where}: {error.get('message')}"
         raise UpcallError(msg, status=reply.status)
     version = result.get("protocolVersion")
     via = Via(version if isinstance(version, str) else hello.version, session)

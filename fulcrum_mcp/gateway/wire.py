@@ -6,6 +6,7 @@ else, big integers and unknown members included. Never builds typed objects of w
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "parse_message",
     "peek_message",
     "peek_result",
+    "refuse_folded",
     "result_message",
     "same_id",
 ]
@@ -123,7 +125,13 @@ def decode_strict(text: bytes) -> tuple[Any, bytes]:
     return value, canonical
 
 
-def _refuse_folded(members: dict[str, Any], known: frozenset[str], folded: frozenset[str], where: str) -> None:
+def refuse_folded(members: Mapping[str, Any]) -> None:
+    """Refuse a message with a member that a careless reader could take for one of JSON-RPC's. Raises `WireError`."""
+    if members.keys() - _ENVELOPE:
+        _refuse_folded(members, _ENVELOPE, _FOLDED_ENVELOPE, "the message")
+
+
+def _refuse_folded(members: Mapping[str, Any], known: frozenset[str], folded: frozenset[str], where: str) -> None:
     for key in members:
         if key not in known and key.casefold() in folded:
             msg = f"Invalid Request: member {key[:40]!r} of {where} could be read as {key.casefold()!r}"
@@ -169,8 +177,7 @@ def parse_message(text: bytes, max_depth: int = 128) -> Message:
 
 
 def _shape(document: dict[str, Any], raw: bytes) -> Message:
-    if document.keys() - _ENVELOPE:
-        _refuse_folded(document, _ENVELOPE, _FOLDED_ENVELOPE, "the message")
+    refuse_folded(document)
     if document.get("jsonrpc") != "2.0":
         raise WireError(INVALID_REQUEST, 'Invalid Request: jsonrpc must be "2.0"')
     if "method" not in document:
