@@ -116,8 +116,8 @@ class McpEndpoint:
             await self._refuse(send, 503, str(fault), ((b"retry-after", b"1"),))
         except FulcrumError as fault:
             await self._refuse(send, 400, str(fault))
-        except asyncio.CancelledError:
-            raise
+        except _Gone:
+            return
         except Exception:  # noqa: BLE001 - the last resort: no traceback ever reaches a client
             error_id = new_id()
             _log.exception("request failed", error_id=error_id)
@@ -176,7 +176,7 @@ class McpEndpoint:
                     return None
             body = b"".join(parts)
         if event["type"] == "http.disconnect":
-            raise asyncio.CancelledError
+            raise _Gone
         return None if len(body) > self._max_body else body
 
     def _session(self, head: Head, principal: Principal, era: Era) -> Session | None:
@@ -256,6 +256,10 @@ class McpEndpoint:
                 raise
         finally:
             watcher.stop()
+
+
+class _Gone(Exception):
+    """The client went before its message was here."""
 
 
 class _UnknownSession(Exception):

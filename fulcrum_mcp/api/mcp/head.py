@@ -12,14 +12,16 @@ __all__ = ["Head"]
 _LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
 _PASSED: Final = frozenset({b"accept", b"traceparent", b"tracestate", b"baggage"})
 _OWN: Final = b"x-fulcrum-"
-_MAX_NAME: Final = 256
+_TOO_LONG: Final = 257
+"""Characters of an envelope's name; as many as show that it is too long."""
+_MAX_DIGITS: Final = 18
 
 
 class Head:
     """`values`: all `mcp-*` headers (and last-event-id) by name; `forwarded`: the headers for the upstream.
 
     `host` and `origin` are None where there is none, and no valid value where there are several. `names` are those of
-    the envelope. Raises `Unauthenticated` for a credential that comes twice.
+    the envelope, empty where one comes twice. Raises `Unauthenticated` for a credential that comes twice.
     """
 
     __slots__ = ("credentials", "forwarded", "host", "json", "length", "names", "origin", "session", "values")
@@ -46,7 +48,8 @@ class Head:
             elif name in FORWARDING:
                 proxied = True
             elif name[:10] == _OWN:
-                self.names[name[10:].decode("latin-1")] = value.decode("latin-1")[:_MAX_NAME]
+                key = name[10:].decode("latin-1")
+                self.names[key] = "" if key in self.names else value.decode("latin-1").strip(" \t")[:_TOO_LONG]
         self._single(single)
         client = scope.get("client")
         self.credentials = Credentials(
@@ -74,7 +77,7 @@ class Head:
         media = single.get(b"content-type", b"")
         self.json = media == b"application/json" or media.partition(b";")[0].strip().lower() == b"application/json"
         length = single.get(b"content-length", b"0")
-        self.length = int(length) if length.isdigit() else 0
+        self.length = int(length[:_MAX_DIGITS]) if length.isdigit() else 0
         last = single.get(b"last-event-id")
         if last is not None:
             self.values["last-event-id"] = [last.decode("latin-1")]

@@ -78,6 +78,10 @@ def incoming_of(
         WireError: the envelope's names are malformed or contradict each other.
     """
     stated: Mapping[str, str] = names
+    for key in ENVELOPE_KEYS:
+        if key in names and not 0 < len(names[key]) <= _MAX_NAME:
+            text = f"the header X-Fulcrum-{key.title()} must come once, with 1 to {_MAX_NAME} characters"
+            raise WireError(_INVALID_PARAMS, text, None if message is None else message.id)
     if message is not None and message.kind != "response":
         message, inside = strip_envelope(message)
         if inside:

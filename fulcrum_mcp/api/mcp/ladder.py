@@ -69,6 +69,7 @@ def classify(message: Message, values: Mapping[str, Sequence[str]] | None) -> Er
     if version is None or version in HANDSHAKE_VERSIONS:
         if stated is not None and (stated not in HANDSHAKE_VERSIONS) and message.kind == "request":
             raise _mismatch(message, "mcp-protocol-version header does not match the request's protocol version")
+        _check_mirrors(message, values)
         return Era(modern=False, version=version or "")
     if message.kind == "request":
         _check_request(message, values, version, stated)
@@ -79,6 +80,17 @@ def classify(message: Message, values: Mapping[str, Sequence[str]] | None) -> Er
     if version not in MODERN_VERSIONS:
         raise unsupported(message, version)
     return Era(modern=True, version=version)
+
+
+def _check_mirrors(message: Message, values: Mapping[str, Sequence[str]]) -> None:
+    """Older versions know no `Mcp-Method` and `Mcp-Name`; where a client sends them they must not lie."""
+    methods = values.get("mcp-method", ())
+    if methods and methods[0] != message.method:
+        raise _mismatch(message, "mcp-method header does not match the message's method")
+    names = values.get("mcp-name", ())
+    member = TARGET_MEMBER.get(message.method)
+    if names and member is not None and decode_header(names[0]) != message.params.get(member, ""):
+        raise _mismatch(message, f"mcp-name header does not match the request's {member!r}")
 
 
 def _check_request(message: Message, values: Mapping[str, Sequence[str]], version: str, stated: Any) -> None:

@@ -100,7 +100,8 @@ class StdioFace:
                 await asyncio.wait([task])
             return
         if era.modern and message.method == "notifications/cancelled":
-            cancelled = self._tasks.get(message.params.get("requestId"))
+            named = message.params.get("requestId")
+            cancelled = self._tasks.get(named) if isinstance(named, str | int) else None
             if cancelled is not None:
                 cancelled.cancel()
             return
