@@ -34,13 +34,17 @@ def recorded(decision_id: str, data: Path | None, url: str | None) -> tuple[dict
 
 
 def _fetch(url: str, decision_id: str) -> dict[str, Any]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as exc:
+        raise Invalid(f"--url {url}: {exc}; write an address such as http://127.0.0.1:8080") from exc
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise Invalid(f"--url {url}: not an http(s) address such as http://127.0.0.1:8080")
     make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     key = os.environ.get("FULCRUM_API_KEY") or os.environ.get("FULCRUM_ADMIN_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    connection = make(parts.hostname, parts.port, timeout=_TIMEOUT)
+    connection = make(parts.hostname, port, timeout=_TIMEOUT)
     try:
         connection.request(
             "GET", f"{parts.path.rstrip('/')}/api/v1/decisions/{quote(decision_id, safe='')}", headers=headers

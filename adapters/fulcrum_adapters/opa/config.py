@@ -23,7 +23,11 @@ class OpaConfig:
 
     def __post_init__(self) -> None:
         """Raises `Invalid`."""
-        parts = urlsplit(self.url)
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+        except ValueError as exc:
+            raise Invalid(f"policy.opa_url: {exc}; write http(s)://HOST:PORT") from exc
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
             raise Invalid(f"policy.opa_url {parts.scheme}://{parts.hostname}: write http(s)://HOST:PORT")
         if not 0 < self.timeout <= 60:  # noqa: PLR2004 - seconds that a call may wait

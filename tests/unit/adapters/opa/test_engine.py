@@ -126,7 +126,9 @@ async def test_a_token_is_sent_and_never_shown() -> None:
     assert "very-secret" not in json.dumps([*seen, str(caught.value)])
 
 
-@pytest.mark.parametrize("url", ["opa:8181", "ftp://opa", "http://", "http://opa/?x=1", ""])
+@pytest.mark.parametrize(
+    "url", ["opa:8181", "ftp://opa", "http://", "http://opa/?x=1", "", "http://[", "http://opa:99999"]
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Invalid, match="opa_url"):
         OpaConfig(url)
