@@ -120,3 +120,16 @@ def test_lock_names_no_index() -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert "://" not in text
     assert "--index" not in text
+
+
+@pytest.mark.service
+def test_policies_that_come_with_it_are_found_from_the_wheel(clean: Path) -> None:
+    names = run(
+        clean / "python", "-c", "from fulcrum_adapters.rego.library import starter_names as n; print(*n())"
+    ).split()
+    assert sorted(names) == sorted(path.name for path in (ROOT / "policies" / "starter").iterdir() if path.is_dir())
+    root = run(
+        clean / "python", "-c", "from fulcrum_adapters.rego.library import policies_root as r; print(r())"
+    ).strip()
+    assert not Path(root).is_relative_to(ROOT)
+    assert "passed" in run(clean / "fulcrum", "policy", "test", f"{root}/starter/read_only")
