@@ -1,9 +1,7 @@
 """Read everything Fulcrum was told, once: file, then environment, then options; the later wins."""
 
-import json
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,13 +12,13 @@ from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.settings.budgets import from_tables
 from fulcrum_mcp.settings.environment import lay_over, read_variable, read_variables
 from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, validate
+from fulcrum_mcp.settings.layers import Layer, merge, read_json, read_layer, read_text
 from fulcrum_mcp.settings.model import Bind, PolicySettings, ServerSettings, Settings
-from fulcrum_mcp.settings.place import Places, json_places, plain_json, toml_places
+from fulcrum_mcp.settings.place import Places, json_places, plain_json
 from fulcrum_mcp.settings.servers import from_entries, from_mcp_json
 
 __all__ = ["load"]
 
-_MOST = 4 << 20
 _OPTIONS = ("data", "policies", "http", "grpc", "anonymous", "deny_as")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
@@ -28,17 +26,18 @@ _BUILT_IN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _MIN_KEY = 32
 
 
-def load(config: Path | None, *, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Settings:
+def load(
+    config: Path | Sequence[Path] | None, *, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+) -> Settings:
     """Settings from `config` (fulcrum.toml, or a client's JSON with `mcpServers` or `servers`), `environ`, `overrides`.
 
-    `overrides` are options by name (`data`, `policies`, `http`, `grpc`, `anonymous`, `deny_as`); None is not given.
-    Without `config`, `FULCRUM_CONFIG` names the file. Raises `Invalid`; every line of its message is
-    `place: what; remedy`.
+    Several files are taken together: see `layers.merge`. `overrides` are options by name (`data`, `policies`, `http`,
+    `grpc`, `anonymous`, `deny_as`); None is not given. Without `config`, `FULCRUM_CONFIG` names the file. Raises
+    `Invalid`; every line of its message is `place: what; remedy`.
     """
-    if config is None:
-        named = read_variable("FULCRUM_CONFIG", environ)
-        config = Path(named).expanduser() if named else None
-    raw, places, document, key = _read(config)
+    files = _files(config, environ)
+    layers = [read_layer(file) for file in files]
+    raw, places = merge(layers)
     warnings = read_variables(environ, raw, places)
     for name, value in (overrides or {}).items():
         if name not in _OPTIONS:
@@ -46,13 +45,9 @@ def load(config: Path | None, *, environ: Mapping[str, str], overrides: Mapping[
         if value is not None:
             lay_over(raw, (name,), str(value), f"--{name.replace('_', '-')}", places)
     file = validate(raw, places)
-    folder = config.parent if config is not None else Path.cwd()
-    servers: tuple[ServerSettings, ...]
-    if document is None:
-        servers = from_entries(file.server, places, environ, folder)
-    else:
-        servers, odd = from_mcp_json(document, key, places, environ, folder)
-        warnings = odd + warnings
+    servers, odd = _servers(file, places, layers, environ)
+    warnings = odd + warnings
+    folder = Path.cwd()
     http = _http(file, places, environ)
     _check_anonymous(file, http, places)
     return Settings(
@@ -72,74 +67,39 @@ def load(config: Path | None, *, environ: Mapping[str, str], overrides: Mapping[
         allowed_origins=file.allowed_origins,
         admin_key=_secret("FULCRUM_ADMIN_KEY", environ),
         state_keys=_state_keys(environ),
-        config=config,
+        config=files[0] if files else None,
         warnings=tuple(warnings),
     )
 
 
-def _read(config: Path | None) -> tuple[dict[str, Any], Places, Mapping[str, Any] | None, str]:
-    if config is None:
-        return {}, Places("settings"), None, ""
-    source = str(config)
-    text = _content(config, source)
-    if config.suffix == ".toml" or (config.suffix != ".json" and not text.lstrip().startswith(("{", "/"))):
-        try:
-            return tomllib.loads(text), toml_places(text, source), None, ""
-        except tomllib.TOMLDecodeError as exc:
-            raise Invalid(_toml_fault(exc, text, source)) from None
-        except RecursionError:
-            raise Invalid(f"{source}: nested too deeply; write it flatter") from None
-    document = _json(text, source)
-    places = json_places(plain_json(text), source)
-    for key in ("mcpServers", "servers"):
-        if key in document:
-            return {}, places, document, key
-    inner = document.get("mcp")
-    if isinstance(inner, Mapping) and "servers" in inner:
-        raise Invalid(f'{places.at(("mcp",))}: put the object under "mcp" into a file of its own and name that')
-    raise Invalid(
-        f'{source}: no "mcpServers" (or "servers") in it; name a client\'s MCP configuration or a fulcrum.toml'
-    )
+def _files(config: Path | Sequence[Path] | None, environ: Mapping[str, str]) -> list[Path]:
+    given = [config] if isinstance(config, Path) else list(config or ())
+    if not given:
+        named = read_variable("FULCRUM_CONFIG", environ)
+        given = [Path(named).expanduser()] if named else []
+    return list(dict.fromkeys(given))
 
 
-def _content(config: Path, source: str) -> str:
-    try:
-        with config.open("rb") as handle:
-            content = handle.read(_MOST + 1)
-    except FileNotFoundError:
-        raise Invalid(f"{source}: no such file; check the path given with --config") from None
-    except OSError as exc:
-        raise Invalid(f"{source}: cannot be read ({exc.strerror}); check the path and its permissions") from exc
-    if len(content) > _MOST:
-        raise Invalid(f"{source}: larger than {_MOST >> 20} MiB; a configuration is not that large")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        line = content.count(b"\n", 0, exc.start) + 1
-        raise Invalid(f"{source}:{line}: not UTF-8 text; save the file as UTF-8") from None
-
-
-def _toml_fault(fault: tomllib.TOMLDecodeError, text: str, source: str) -> str:
-    said = str(fault)
-    place = re.search(r" \(at (?:line (\d+), column (\d+)|end of document)\)\Z", said)
-    line = int(place[1]) if place and place[1] else text.count("\n") + 1
-    said = said[: place.start()] if place else said
-    return f"{source}:{line}: not valid TOML: {said[:1].lower()}{said[1:]}; correct this line"
-
-
-def _json(text: str, source: str) -> dict[str, Any]:
-    def constant(word: str) -> Any:
-        raise Invalid(f"{source}: {word} is not JSON; write a number")
-
-    try:
-        document = json.loads(plain_json(text), parse_constant=constant)
-    except json.JSONDecodeError as exc:
-        raise Invalid(f"{source}:{exc.lineno}: not valid JSON: {exc.msg.lower()}; correct this line") from None
-    except (RecursionError, ValueError):
-        raise Invalid(f"{source}: nested too deeply, or a number is too long; correct it") from None
-    if not isinstance(document, dict):
-        raise Invalid(f"{source}:1: must be a JSON object")
-    return document
+def _servers(
+    file: FileSettings, places: Places, layers: Sequence[Layer], environ: Mapping[str, str]
+) -> tuple[tuple[ServerSettings, ...], list[str]]:
+    """Those of all files, and warnings; a name may come again only with the same meaning."""
+    found: dict[str, ServerSettings] = {}
+    warnings: list[str] = []
+    several = [from_entries(file.server, places, environ)]
+    for layer in layers:
+        if layer.document is not None:
+            servers, odd = from_mcp_json(layer.document, layer.key, layer.places, environ, layer.folder)
+            several.append(servers)
+            warnings += odd
+    for server in (server for servers in several for server in servers):
+        known = found.setdefault(server.name, server)
+        if known.model_copy(update={"origin": server.origin, "shown": server.shown}) != server:
+            raise Invalid(
+                f'{server.origin}: server "{server.name}" exists already ({known.origin}), and differs; give one of '
+                "them another name"
+            )
+    return tuple(found.values()), warnings
 
 
 def _http(file: FileSettings, places: Places, environ: Mapping[str, str]) -> Bind:
@@ -208,7 +168,7 @@ def _path(given: str, key: str, places: Places, folder: Path) -> Path:
         path = Path(given).expanduser()
     except RuntimeError:
         raise Invalid(f"{place}: {given}: no home folder is known; write the whole path") from None
-    return folder / path if written_in_file else path
+    return (places.folder((key,)) or folder) / path if written_in_file else path
 
 
 def _policy(entry: PolicyEntry, places: Places, folder: Path) -> PolicySettings:
@@ -219,9 +179,10 @@ def _policy(entry: PolicyEntry, places: Places, folder: Path) -> PolicySettings:
         _web(entry.opa_url, f"{place}: opa_url", secure=False)
     data = entry.data
     if isinstance(data, str):
-        source = folder / Path(data).expanduser()
-        data = _json(_content(source, str(source)), str(source))
-        json_places(plain_json(_content(source, str(source))), str(source))
+        source = (places.folder(("policy", "data")) or folder) / Path(data).expanduser()
+        text = read_text(source, str(source))
+        data = read_json(text, str(source))
+        json_places(plain_json(text), str(source))
     return PolicySettings(
         engine=entry.engine, opa_url=entry.opa_url, timeout=entry.timeout, max_input=entry.max_input, data=data
     )

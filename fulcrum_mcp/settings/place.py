@@ -5,7 +5,8 @@ formed, and never decide what a value is.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path as File
 
 from fulcrum_mcp.errors import Invalid
 
@@ -27,6 +28,7 @@ class Places:
     def __init__(self, source: str) -> None:
         self.source = source
         self._labels: dict[Path, str] = {}
+        self._folders: dict[Path, File] = {}
 
     def line(self, path: Path, number: int) -> None:
         """Remember the first line at which a path appears."""
@@ -35,6 +37,29 @@ class Places:
     def label(self, path: Path, label: str) -> None:
         """Say that a setting comes from somewhere else: an environment variable, an option."""
         self._labels[path] = label
+        self._folders.pop(path, None)
+
+    def labels(self) -> Mapping[Path, str]:
+        """All that is known."""
+        return self._labels
+
+    def adopt(self, other: "Places", shifts: Mapping[str, int], folder: File) -> None:
+        """Take over another file's lines; `shifts`: how many items each of its lists comes after."""
+        self.source = f"{self.source}, {other.source}" if self._folders else other.source
+        for path, label in other.labels().items():
+            new = path
+            if len(path) > 1 and isinstance(path[1], int):
+                new = (path[0], path[1] + shifts.get(str(path[0]), 0), *path[2:])
+            self._labels.setdefault(new, label)
+            self._folders.setdefault(new, folder)
+
+    def folder(self, path: Sequence[str | int]) -> File | None:
+        """The folder of the file that a setting stands in; None when it stands in none."""
+        for length in range(len(path), 0, -1):
+            found = self._folders.get(tuple(path[:length]))
+            if found is not None or tuple(path[:length]) in self._labels:
+                return found
+        return None
 
     def at(self, path: Sequence[str | int]) -> str:
         """`file:line`, an environment variable or an option."""

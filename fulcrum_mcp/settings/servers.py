@@ -54,7 +54,7 @@ _FORBIDDEN = {
 class _Builder:
     """Collects servers; every complaint names the line."""
 
-    def __init__(self, places: Places, environ: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, places: Places, environ: Mapping[str, str], folder: Path | None = None) -> None:
         self.places = places
         self.environ = environ
         self.folder = folder
@@ -89,7 +89,7 @@ class _Builder:
                 key: self._header(key, value, (*at, "headers", key), name) for key, value in entry.headers.items()
             },
             env={key: SecretStr(self._env(key, value, (*at, "env", key), name)) for key, value in entry.env.items()},
-            cwd=(self.folder / Path(cwd).expanduser()) if cwd is not None else None,
+            cwd=(self._folder(at) / Path(cwd).expanduser()) if cwd is not None else None,
             labels=entry.labels,
             timeout=entry.timeout,
             client=entry.client,
@@ -98,6 +98,9 @@ class _Builder:
             shown=shown,
             origin=place,
         )
+
+    def _folder(self, at: Sequence[str | int]) -> Path:
+        return self.folder or self.places.folder(at) or Path.cwd()
 
     def _text(self, text: str, at: Sequence[str | int], name: str) -> str:
         try:
@@ -146,10 +149,10 @@ def _shown(entry: ServerEntry) -> str:
 
 
 def from_entries(
-    entries: Sequence[ServerEntry], places: Places, environ: Mapping[str, str], folder: Path
+    entries: Sequence[ServerEntry], places: Places, environ: Mapping[str, str]
 ) -> tuple[ServerSettings, ...]:
     """`[[server]]` tables. Relative paths are relative to the file's folder. Raises `Invalid`."""
-    builder = _Builder(places, environ, folder)
+    builder = _Builder(places, environ)
     for index, entry in enumerate(entries):
         at = ("server", index)
         if _NAME.match(entry.name) is None or "__" in entry.name:
