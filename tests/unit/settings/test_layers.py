@@ -52,9 +52,10 @@ def test_a_clients_json_and_a_toml_make_one_configuration(tmp_path: Path) -> Non
 
 
 def test_lists_of_several_files_follow_one_another_and_keep_their_lines(tmp_path: Path) -> None:
-    second = '[[server]]\nname = "x"\ncommand = ["x"]\n[[budget]]\nname = "b"\nscope = "agent"\nperiod = "dayly"\n'
+    second = '[[server]]\nname = "x"\ncommand = ["x"]\n[[budget]]\nname = "b"\nscope = "key"\ncalls = 1\n'
+    second += 'period = "dayly"\n'
     said = complaint(tmp_path, ("a.toml", TOML), ("b.toml", second))
-    assert said.startswith('b.toml:7: budget "b": period "dayly"')
+    assert said.startswith('b.toml:8: budget "b": period "dayly"')
 
 
 def test_tables_of_several_files_are_united(tmp_path: Path) -> None:
