@@ -38,6 +38,8 @@ _CALL_PATIENCE: Final = 20.0
 _RETRY_AFTER: Final = 5.0
 """Seconds after a failure before the upstream is asked again."""
 _MIN_TTL: Final = 30.0
+_PROBE_EVERY: Final = 600.0
+"""Seconds; an upstream of the handshake era may have learned a newer version."""
 _PROBES: Final = 2
 """A server may refuse the version of a probe and name another one that we speak."""
 _KINDS: Final = (
@@ -101,6 +103,8 @@ class Catalog:
         self.revision = 0
         self._fresh_until = 0.0
         self._unknown_after = 0.0
+        self._probe_after = 0.0
+        self._asked: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
     @property
@@ -112,6 +116,14 @@ class Catalog:
     def due(self) -> bool:
         """True if asking the upstream (again) is worth while: it never failed, is being asked, or failed long ago."""
         return self.failure is None or self._refreshing is not None or time.monotonic() > self._fresh_until
+
+    def patience(self, seconds: float, least: float) -> float:
+        """How long to wait for this upstream, of `seconds` since it was first asked; `least` if it failed before."""
+        if self.ready:
+            return seconds
+        if self.failure is not None:
+            return least
+        return seconds if self._asked is None else max(least, seconds - (time.monotonic() - self._asked))
 
     async def tool(self, name: str, via: Via | None = None) -> ToolEntry | None:
         """The tool of this name. An unknown name refreshes the catalog once (through `via` where given)."""
@@ -164,6 +176,7 @@ class Catalog:
         await asyncio.shield(self._refreshing)
 
     async def _refresh(self, via: Via | None) -> None:
+        self._asked = self._asked or time.monotonic()
         try:
             async with asyncio.timeout(_PATIENCE):
                 await (self._discover() if via is None else self._fetch(via))
@@ -182,7 +195,8 @@ class Catalog:
         self._fresh_until = time.monotonic() + _RETRY_AFTER
 
     async def _discover(self) -> None:
-        if self.modern is not False:
+        if self.modern is not False or time.monotonic() > self._probe_after:
+            self._probe_after = time.monotonic() + _PROBE_EVERY
             via = await self._modern_via()
             if via is not None:
                 await self._fetch(via)

@@ -105,11 +105,10 @@ class MergedFace:
 
     async def _catalogs(self, incoming: Incoming) -> list[Catalog]:
         """Those that speak the client's era."""
-        catalogs = await ready_catalogs(self._exchanges)
         if incoming.modern:
-            return [catalog for catalog in catalogs if catalog.modern]
-        peers = None if incoming.session is None else incoming.session.peers
-        return [catalog for catalog in catalogs if peers is None or catalog.name in peers]
+            return [catalog for catalog in await ready_catalogs(self._exchanges) if catalog.modern]
+        peers = self._exchanges if incoming.session is None else incoming.session.peers
+        return await ready_catalogs({name: item for name, item in self._exchanges.items() if name in peers})
 
     async def _discover(self, message: Message) -> Answer:
         """Offered only where every upstream speaks this era: else a client that knows both falls back, and sees all.
@@ -123,11 +122,7 @@ class MergedFace:
         old = [item.name for item in catalogs if item.modern is False] or starting
         catalogs = [catalog for catalog in catalogs if catalog.ready]
         if old:
-            text = (
-                f"{MODERN_VERSIONS[-1]} is not spoken (yet) by {', '.join(old)}; connect with initialize, "
-                "or to /servers/<name>/mcp of a server that speaks it"
-            )
-            return refused(message, _METHOD_NOT_FOUND, text, status=404)
+            return refused(message, _METHOD_NOT_FOUND, _too_new(old), status=404)
         missing = [name for name in self._exchanges if all(catalog.name != name for catalog in catalogs)]
         result = {
             "resultType": "complete",
@@ -142,6 +137,9 @@ class MergedFace:
 
     async def _list(self, incoming: Incoming, message: Message) -> Answer:
         catalogs = await self._catalogs(incoming)
+        old = [catalog.name for catalog in catalogs_of(self._exchanges) if catalog.modern is False]
+        if incoming.modern and old and not catalogs:
+            return refused(message, _METHOD_NOT_FOUND, _too_new(old), status=404)
         exchange = next(iter(self._exchanges.values()), None)
         if exchange is None:
             return Answer(200, result_message(message.id, {LIST_METHODS[message.method][0]: []}))
@@ -224,6 +222,13 @@ class MergedFace:
             return await self._to(only[0], incoming, message)
         text = f"Method not found: {message.method:.100}; for one server's own methods use /servers/<name>/mcp"
         return refused(message, _METHOD_NOT_FOUND, text, status=_status(incoming))
+
+
+def _too_new(old: Sequence[str]) -> str:
+    return (
+        f"{MODERN_VERSIONS[-1]} is not spoken (yet) by {', '.join(old)}; connect with initialize, "
+        "or to /servers/<name>/mcp of a server that speaks it"
+    )
 
 
 def _status(incoming: Incoming) -> int:

@@ -16,7 +16,7 @@ __all__ = ["BadCursor", "catalogs_of", "instructions_of", "merged_capabilities",
 
 PAGE: Final = 500
 _PATIENCE: Final = 10.0
-_FAILING: Final = 2.0
+_FAILING: Final = 1.0
 _OFFERED: Final = ("tools", "prompts", "resources", "completions", "logging")
 
 
@@ -34,7 +34,7 @@ async def ready_catalogs(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
     catalogs = catalogs_of(exchanges)
     absent = [catalog for catalog in catalogs if not catalog.ready and catalog.due]
     if absent:
-        patience = _PATIENCE if any(catalog.failure is None for catalog in absent) else _FAILING
+        patience = max(catalog.patience(_PATIENCE, _FAILING) for catalog in absent)
         _, silent = await asyncio.wait(
             [asyncio.ensure_future(catalog.refresh()) for catalog in absent], timeout=patience
         )

@@ -27,6 +27,8 @@ __all__ = ["at_peer", "delete_all", "get_all", "initialize_all", "notify_all", "
 
 _PATIENCE: Final = 15.0
 """Seconds for the slowest upstream. Clients give up on a server after 30 s or so, discovery included."""
+_GRACE: Final = 25.0
+"""Seconds since an upstream was first asked, after which it is waited for no longer than one that fails."""
 _FAILING: Final = 3.0
 """Seconds for an upstream that could not be reached before."""
 _OK: Final = 300
@@ -51,7 +53,7 @@ def _renumbered(message: Message) -> Message:
 
 async def _hello(exchange: Exchange, incoming: Incoming, message: Message) -> tuple[Via, dict[str, Any]] | str:
     """Open one upstream's session; returns it and its initialize result, or why it could not be opened."""
-    patience = _PATIENCE if exchange.catalog.failure is None else _FAILING
+    patience = min(_PATIENCE, exchange.catalog.patience(_GRACE, _FAILING))
     try:
         async with asyncio.timeout(patience):
             answer = await exchange.request(incoming, message)
