@@ -111,7 +111,7 @@ def _check_request(message: Message, values: Mapping[str, Sequence[str]], versio
         if member == "taskId":
             return
         raise _mismatch(message, f"mcp-name header is missing but the request's {member!r} is present")
-    if decode_header(names[0]) != target:
+    if target is None or decode_header(names[0]) != target:
         raise _mismatch(message, f"mcp-name header does not match the request's {member!r}")
 
 
