@@ -1,7 +1,7 @@
 """The audit trail as the REST face asks for it: the principal's own tenant only."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from fulcrum_adapters.sqlite.audit_reader import SqliteAuditReader
 from fulcrum_mcp.control.access import require
 from fulcrum_mcp.control.audit import export_trail, query_records
 from fulcrum_mcp.core.call import Principal
-from fulcrum_mcp.errors import NotFound
+from fulcrum_mcp.errors import NotFound, Unavailable
 from fulcrum_mcp.ports import AuditQuery, DecisionRecord, StoredRecord
 
 __all__ = ["StoredTrail"]
@@ -20,9 +20,10 @@ __all__ = ["StoredTrail"]
 class StoredTrail:
     """Implements `api.rest.AuditTrail` over `DATA/audit.db`."""
 
-    def __init__(self, path: Path, keys: AuditKeys) -> None:
+    def __init__(self, path: Path, keys: AuditKeys, drain: Callable[[], bool]) -> None:
         self._path = path
         self._keys = keys
+        self._drain = drain
 
     def query(self, principal: Principal, query: AuditQuery) -> Sequence[StoredRecord]:
         """See `AuditTrail`."""
@@ -42,6 +43,8 @@ class StoredTrail:
     def export(self, principal: Principal) -> Iterator[bytes]:
         """See `AuditTrail`."""
         require(principal, "audit:read")
+        if not self._drain():
+            raise Unavailable("the audit store is behind its spools; try again in a moment")
         with closing(SqliteAuditReader(self._path)) as reader:
             moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             yield from export_trail(reader, self._keys, principal.tenant, moment)

@@ -192,16 +192,16 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
         ),
         challenge=lambda presented: challenge(None if oauth is None else oauth.resource, presented=presented),
     )
+    processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     deps = RestDeps(
         identity=control.identity,
         keys=control.keys,
         budgets=control.budgets,
         servers=control.servers,
-        audit=StoredTrail(folder / "audit.db", plane.keys),
+        audit=StoredTrail(folder / "audit.db", plane.keys, processor.drain),
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
     )
-    processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     server = Server(settings, plane, control, processor, endpoint, Starlette(), close_usage)
     server.rest = rest_app(deps, [*health_routes(server.parts)])
     return server

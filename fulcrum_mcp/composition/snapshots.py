@@ -98,12 +98,14 @@ class Snapshots:
         if self._settings.policy.engine == "opa":
             return None
         from fulcrum_adapters.rego.admission import admit  # noqa: PLC0415 - not needed with an external engine
+        from fulcrum_adapters.rego.testing import read_suite  # noqa: PLC0415 - same
 
         source = read_policies(self._where)
         data = self._settings.policy.data
         if data:
             source = PolicySource(source.modules, {**source.data, **data}, source.name)
-        admit(source)
+        place = Path(self._where)
+        admit(source, read_suite(place) if place.exists() else None)
         return source
 
     def _load(self, source: PolicySource | None) -> PolicyEngine:
