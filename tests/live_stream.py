@@ -5,9 +5,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from asgi_driver import Stream
 from gateway_rig import Client, Rig, with_defaults
 
-from asgi_driver import Stream
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.ports import ServerSentEvent
 

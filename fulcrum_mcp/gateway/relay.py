@@ -101,11 +101,7 @@ class Relay:
             return [self._out(event, peek)]
         request = self._request_of(peek)
         if request is None:
-            again = self._again(peek)
-            if again is not None:
-                return [self._out(replace(event, data=again), None)]
-            _log.warning("answer to nothing dropped", server=self.catalog.name)
-            return []
+            return self._unasked(event, peek)
         result = await self.responder.answer(request, self.catalog, event.data, peek)
         ready: list[ServerSentEvent] = []
         if request is self.pending:
@@ -146,13 +142,14 @@ class Relay:
                 return pending
         return None
 
-    def _again(self, peek: Peek) -> bytes | None:
-        """The answer, already judged and settled, that the client may have missed with its last stream."""
+    def _unasked(self, event: ServerSentEvent, peek: Peek) -> list[ServerSentEvent]:
+        """An answer that no request waits for: dropped, unless the client may have missed it with its last stream."""
         kept = self.session.kept(self.catalog.name, peek.id) if self.resumed and self.session is not None else None
         if kept is None or kept[0] in self._told:
-            return None
+            _log.warning("answer to nothing dropped", server=self.catalog.name)
+            return []
         self._told.append(kept[0])
-        return kept[1]
+        return [self._out(replace(event, data=kept[1]), None)]
 
     def _release(self, result: Answered, pending: Pending) -> list[ServerSentEvent]:
         """What was held back: dropped with a withheld result, redacted with a redacted one."""

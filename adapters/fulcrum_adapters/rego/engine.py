@@ -8,6 +8,7 @@ their values may be. An evaluation cannot be interrupted and holds the interpret
 import json
 import re
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
@@ -31,6 +32,10 @@ _NAMED = re.compile(r"(?:[^`]|`[A-Za-z_][A-Za-z_.]*`)*")
 """A message up to the first thing it quotes that is no plain name, which may be a value that was judged."""
 
 _FOLDER = re.compile(r"[^\s`]*/(?=[^\s/`]+\.rego\b)")
+
+
+_own = threading.local()
+"""`families` of this thread: (whose, compiled). Whoever drops a `RegoEngine`, its parts end where they began."""
 
 
 class _Plan:
@@ -98,6 +103,8 @@ class RegoEngine:
             compiled: Compiled = self._threads.compiled
         except AttributeError:
             compiled = self._threads.compiled = compile_source(self._source, coverage=self._coverage)
+            families = [pair for pair in getattr(_own, "families", ()) if pair[0]() is not None]
+            _own.families = [*families, (weakref.ref(self), compiled)]
         return compiled
 
     def _fresh(self, text: str) -> NativeEngine:

@@ -87,17 +87,19 @@ class Watch:
 
     _young: ClassVar[set["Watch"]] = set()
     _old: ClassVar[set["Watch"]] = set()
-    _ticking: ClassVar[bool] = False
+    _ticking: ClassVar[asyncio.AbstractEventLoop | None] = None
+    """The loop whose timer is under way; one that has ended ticks no more."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False
+        loop = asyncio.get_running_loop()
+        if Watch._ticking is not loop:
+            Watch._ticking, Watch._young, Watch._old = loop, set(), set()
+            loop.call_later(_WATCH_AFTER, Watch._tick)
         Watch._young.add(self)
-        if not Watch._ticking:
-            Watch._ticking = True
-            asyncio.get_running_loop().call_later(_WATCH_AFTER, Watch._tick)
 
     @classmethod
     def _tick(cls) -> None:
@@ -105,8 +107,8 @@ class Watch:
         for watch in cls._old:
             watch.begin(loop)
         cls._old, cls._young = cls._young, set()
-        cls._ticking = bool(cls._old)
-        if cls._ticking:
+        cls._ticking = loop if cls._old else None
+        if cls._old:
             loop.call_later(_WATCH_AFTER, cls._tick)
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
