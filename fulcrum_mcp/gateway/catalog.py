@@ -182,13 +182,16 @@ class Catalog:
                 await (self._discover() if via is None else self._fetch(via))
             self.failure = None
         except (UpcallError, UpstreamFailed) as fault:
-            self._failed(str(fault))
+            self._failed(str(fault), via)
         except TimeoutError:
-            self._failed(f"upstream {self.name}: no answer within {_PATIENCE:.0f} s; see whether it runs")
+            self._failed(f"upstream {self.name}: no answer within {_PATIENCE:.0f} s; see whether it runs", via)
         finally:
             self._refreshing = None
 
-    def _failed(self, reason: str) -> None:
+    def _failed(self, reason: str, via: Via | None) -> None:
+        if via is not None:
+            _log.info("catalog not refreshed through a client's session", server=self.name, reason=reason)
+            return
         if self.failure != reason:
             _log.warning("catalog not refreshed", server=self.name, reason=reason)
         self.failure = reason

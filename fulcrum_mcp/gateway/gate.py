@@ -112,7 +112,7 @@ class Gate:
         if incoming.session is None or incoming.modern:
             return None
         peer = incoming.session.peers.get(self.catalog.name)
-        return None if peer is None else Via(incoming.version or peer.version, peer.session)
+        return None if peer is None else Via(incoming.version or peer.version, peer.session, incoming.principal)
 
 
 def _header_mismatch(incoming: Incoming, entry: ToolEntry, arguments: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fulcrum_mcp import __version__
+from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.wire import LATEST_HANDSHAKE_VERSION, MODERN_VERSIONS, WireError, decode_strict, encode
 from fulcrum_mcp.ports import Upstream, UpstreamReply, UpstreamRequest
@@ -47,13 +48,14 @@ class UpcallError(Exception):
 
 
 class Via:
-    """How to reach an upstream: in which version and, for the handshake era, in which session."""
+    """How to reach an upstream: in which version and, for the handshake era, in whose session."""
 
-    __slots__ = ("session", "version")
+    __slots__ = ("principal", "session", "version")
 
-    def __init__(self, version: str, session: str | None = None) -> None:
+    def __init__(self, version: str, session: str | None = None, principal: Principal | None = None) -> None:
         self.version = version
         self.session = session
+        self.principal = principal
 
     @property
     def modern(self) -> bool:
@@ -84,9 +86,7 @@ async def _send(upstream: Upstream, via: Via, document: dict[str, Any]) -> Upstr
     headers = via.headers()
     if via.modern:
         headers.append((b"mcp-method", document["method"].encode()))
-    return await upstream.send(
-        UpstreamRequest(verb="POST", headers=headers, message=encode(document), document=document)
-    )
+    return await upstream.send(UpstreamRequest("POST", headers, encode(document), document, via.principal))
 
 
 async def _response(reply: UpstreamReply, request_id: str, where: str) -> dict[str, Any]:
