@@ -31,27 +31,28 @@ _TEXT: Final = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | 
 )
 _INTEGERS: Final = (
     st.integers(-(10**3), 10**3)
-    | st.integers()
-    | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64 - 1, 2**64, 10**30, -(10**400), 10**4000])
+    | st.integers(-(10**300), 10**300)
+    | st.sampled_from([2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 2**64 - 1, 2**64, 10**30, 10**308])
 )
+_HUGE: Final = st.integers(10**309, 10**400) | st.sampled_from([-(10**400), 10**4000])
 _FLOATS: Final = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
     [-0.0, 1e16, 1e22, 1e-7, 5e-324, 1.7976931348623157e308, 0.1, 1 / 3, 2.0**53]
 )
 _LEAVES: Final = st.none() | st.booleans() | _INTEGERS | _FLOATS | _TEXT
 
 
-def json_values(max_leaves: int = 12) -> st.SearchStrategy[JsonValue]:
-    """Any JSON value, integers without bound."""
+def json_values(max_leaves: int = 12, *, huge: bool = False) -> st.SearchStrategy[JsonValue]:
+    """Any JSON value; integers of up to 308 digits, without bound if `huge` (policies cannot judge those)."""
     return st.recursive(
-        _LEAVES,
+        _LEAVES | _HUGE if huge else _LEAVES,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXT, inner, max_size=4),
         max_leaves=max_leaves,
     )
 
 
-def json_objects(max_leaves: int = 12) -> st.SearchStrategy[dict[str, JsonValue]]:
+def json_objects(max_leaves: int = 12, *, huge: bool = False) -> st.SearchStrategy[dict[str, JsonValue]]:
     """Any JSON object."""
-    return st.dictionaries(_TEXT, json_values(max_leaves), max_size=4)
+    return st.dictionaries(_TEXT, json_values(max_leaves, huge=huge), max_size=4)
 
 
 @st.composite

@@ -33,7 +33,7 @@ def refusal(text: bytes) -> WireError:
     return caught.value
 
 
-@given(spelled(json_values()))
+@given(spelled(json_values(huge=True)))
 def test_every_value_survives_in_every_spelling(case: tuple[Any, bytes]) -> None:
     value, text = case
     decoded, canonical = decode_strict(text)
@@ -41,13 +41,13 @@ def test_every_value_survives_in_every_spelling(case: tuple[Any, bytes]) -> None
     assert same_json(strict_loads(canonical), value)
 
 
-@given(spelled(json_values()))
+@given(spelled(json_values(huge=True)))
 def test_canonical_text_is_its_own_canonical_text(case: tuple[Any, bytes]) -> None:
     _, canonical = decode_strict(case[1])
     assert decode_strict(canonical)[1] == canonical
 
 
-@given(spelled(json_objects()), st.data())
+@given(spelled(json_objects(huge=True)), st.data())
 @settings(max_examples=300)
 def test_mangled_text_is_accepted_only_where_the_strict_oracle_reads_the_same(
     case: tuple[Any, bytes], data: st.DataObject
