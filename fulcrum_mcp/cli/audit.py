@@ -3,7 +3,6 @@
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from fulcrum_mcp.cli.audit_remote import RemoteTrail
 from fulcrum_mcp.cli.audit_view import describe
 from fulcrum_mcp.cli.options import DataOption, JsonOption, UrlOption
 from fulcrum_mcp.cli.output import note, say
+from fulcrum_mcp.cli.target import gateway_address
 from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.ports import AuditQuery
 
@@ -33,8 +33,6 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _POLL = 0.25
 _PATIENCE = 2.0
 _AT_ONCE = 500
-_RECENT = 600 * 1_000_000_000
-"""How far back `tail --url` looks for old lines, ns."""
 
 LinesOption = Annotated[bool, typer.Option("--json", help="The records as they are, one a line.")]
 
@@ -91,17 +89,12 @@ def query(
         until=_moment(until, "--until"),
         limit=limit,
     )
-    _one_of(data, url)
-    found = RemoteTrail(url).query(wanted)[0] if url else _local(_data_folder(data), wanted)
+    address = gateway_address(url, data)
+    found = RemoteTrail(address).query(wanted)[0] if address else _local(_data_folder(data), wanted)
     for line in reversed(found):
         say(line.decode() if as_json else str(describe(line)))
     if not found and not as_json:
         note("nothing matches")
-
-
-def _one_of(data: Path | None, url: str | None) -> None:
-    if data is not None and url is not None:
-        raise Invalid("--url and --data are both given; a command acts on one of them.")
 
 
 def _local(data: Path, wanted: AuditQuery) -> list[bytes]:
@@ -124,42 +117,39 @@ def tail(
     url: UrlOption = None,
 ) -> None:
     """One line a call, as it happens."""
-    _one_of(data, url)
-    if url:
-        remote = RemoteTrail(url)
-        _follow(remote.query, 0, _RECENT, lines, follow=follow, as_json=as_json)
+    address = gateway_address(url, data)
+    if address:
+        _follow(RemoteTrail(address).query, lines, follow=follow, as_json=as_json)
         return
     from fulcrum_mcp.composition.audit import open_trail  # noqa: PLC0415 - loads SQLite and the keys
 
     with open_trail(_data_folder(data), _PATIENCE) as trail:
 
-        def fetch(wanted: AuditQuery) -> tuple[list[bytes], int]:
-            trail.refresh()
+        def fetch(wanted: AuditQuery) -> tuple[list[bytes], int | None]:
+            if wanted.after is not None:
+                trail.refresh()
             found = trail.reader.query(wanted)
-            return [record.line for record in found], found[-1].row if found else wanted.after or 0
+            return [record.line for record in found], found[-1].row if found else wanted.after
 
-        last = trail.reader.counts(None)["last"]
-        _follow(fetch, max(0, last - lines), None, lines, follow=follow, as_json=as_json)
-
-
-Fetch = Callable[[AuditQuery], tuple[list[bytes], int]]
+        _follow(fetch, lines, follow=follow, as_json=as_json)
 
 
-def _follow(fetch: Fetch, after: int, recent: int | None, lines: int, *, follow: bool, as_json: bool) -> None:
-    """First the newest of what is there, then everything that comes; `recent`: ns to look back."""
-    since = None if recent is None else time.time_ns() - recent
-    old: deque[bytes] = deque(maxlen=lines)
+Fetch = Callable[[AuditQuery], tuple[list[bytes], int | None]]
+"""Records and the row of the last one: newest first, or oldest first with `after`."""
+
+
+def _follow(fetch: Fetch, lines: int, *, follow: bool, as_json: bool) -> None:
+    """The newest calls (`as_json`: records) that are there, then everything that comes."""
+    kind = None if as_json or not lines else _DECIDED
+    old, row = fetch(AuditQuery(type=kind, limit=max(lines, 1)))
+    after = 0 if row is None or len(old) < lines else row if not lines else row - 1
     begun = False
     while follow or not begun:
-        some, after = fetch(AuditQuery(after=after, since=since, limit=_AT_ONCE))
-        if begun:
-            _show(some, as_json=as_json)
-        else:
-            old.extend(some)
+        some, row = fetch(AuditQuery(after=after, limit=_AT_ONCE))
+        after = after if row is None else row
+        _show(some, as_json=as_json)
         if len(some) < _AT_ONCE:
-            if not begun:
-                _show(old, as_json=as_json)
-                begun = True
+            begun = True
             if follow:
                 time.sleep(_POLL)
 
@@ -182,9 +172,9 @@ def export(
     """Everything, verbatim, with checkpoints and a signed manifest: for `fulcrum audit verify`."""
     from fulcrum_mcp.cli import audit_export  # noqa: PLC0415 - loads the progress bar
 
-    _one_of(data, url)
-    if url:
-        audit_export.remote(RemoteTrail(url), output)
+    address = gateway_address(url, data)
+    if address:
+        audit_export.remote(RemoteTrail(address), output)
     else:
         audit_export.local(_data_folder(data), output, tenant)
 

@@ -1,13 +1,13 @@
-"""The audit trail of a Fulcrum elsewhere, over its REST API."""
+"""A running gateway's audit trail over REST: records as the bytes that were signed."""
 
-import http.client
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from urllib.parse import urlencode
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
 
 from fulcrum_mcp.cli.remote import RemoteTarget
-from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import AuditQuery
 
 __all__ = ["RemoteTrail"]
@@ -15,43 +15,43 @@ __all__ = ["RemoteTrail"]
 _FIELDS = ("tool", "effect", "agent", "type", "call", "decision", "limit", "after", "before")
 
 
-class RemoteTrail(RemoteTarget):
-    """`GET /api/v1/audit` and `/api/v1/audit/export`."""
+class _Page(msgspec.Struct):
+    records: list[msgspec.Raw]
+    next: int | None
 
-    def query(self, wanted: AuditQuery) -> tuple[list[bytes], int]:
-        """Records, and the row to go on after."""
+
+class _Decision(msgspec.Struct):
+    decided: dict[str, Any]
+    inputs: Any
+    finished: list[dict[str, Any]]
+
+
+class RemoteTrail:
+    """`GET /api/v1/audit`, `/api/v1/audit/export` and `/api/v1/decisions/{id}`; see `RemoteTarget` for the key."""
+
+    def __init__(self, url: str) -> None:
+        self._target = RemoteTarget(url)
+
+    def query(self, wanted: AuditQuery) -> tuple[list[bytes], int | None]:
+        """Records, and the row to go on from. Raises `FulcrumError`s."""
         given: dict[str, object] = {name: getattr(wanted, name) for name in _FIELDS}
         for name, moment in (("since", wanted.since), ("until", wanted.until)):
             given[name] = None if moment is None else datetime.fromtimestamp(moment / 1e9, UTC).isoformat()
-        document = self.request("GET", "/api/v1/audit?" + urlencode({k: v for k, v in given.items() if v is not None}))
-        try:
-            lines = [json.dumps(record, separators=(",", ":")).encode() for record in document["records"]]
-            return lines, int(document["next"] or 0)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise Unavailable(f"{self._url}: answered something unexpected; is it a Fulcrum of this version?") from exc
+        asked = urlencode({key: value for key, value in given.items() if value is not None})
+        page = self._read(f"/api/v1/audit?{asked}", _Page)
+        return [bytes(record) for record in page.records], page.next
+
+    def decision(self, decision_id: str) -> tuple[dict[str, Any], Any]:
+        """The `decided` record and what policy saw, None when it is not kept. Raises `FulcrumError`s."""
+        found = self._read(f"/api/v1/decisions/{quote(decision_id, safe='')}", _Decision)
+        return found.decided, found.inputs
 
     def export(self) -> Iterator[bytes]:
         """Lines of an export, as they come."""
-        connection, response = self._open("GET", "/api/v1/audit/export", "application/x-ndjson")
-        try:
-            if response.status != http.client.OK:
-                self._read(response.status, response.read(1 << 20))
-                raise Unavailable(f"{self._url}: answered {response.status}; is it a Fulcrum?")
-            while line := response.readline():
-                yield line
-        except (OSError, http.client.HTTPException) as exc:
-            raise Unavailable(f"{self._url}: the export broke off; run it again") from exc
-        finally:
-            connection.close()
+        return self._target.lines("/api/v1/audit/export")
 
-    def _open(self, method: str, path: str, accept: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        connection = kind(self._host, self._port, timeout=60)
+    def _read(self, path: str, shape: Any) -> Any:
         try:
-            headers = {"accept": accept, "authorization": f"Bearer {self._key}"}
-            connection.request(method, self._prefix + path, headers=headers)
-            return connection, connection.getresponse()
-        except (OSError, http.client.HTTPException) as exc:
-            connection.close()
-            said = getattr(exc, "strerror", None) or type(exc).__name__
-            raise Unavailable(f"{self._url}: does not answer ({said}); is fulcrum up running there?") from exc
+            return msgspec.json.decode(self._target.text("GET", path), type=shape)
+        except msgspec.MsgspecError as exc:
+            raise self._target.unexpected() from exc

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fulcrum_mcp.cli.audit_view import clean
+from fulcrum_mcp.cli.output import clean
 from fulcrum_mcp.cli.policy_data import decision_data, problem_data, suite_data
 from fulcrum_mcp.cli.policy_view import case_line, decision_lines, problem_lines, record_lines, rule_line, spoken_line
 from fulcrum_mcp.errors import FulcrumError, Invalid, NotFound, Unauthenticated, Unprivileged

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from fulcrum_mcp.cli.audit_view import clean
+from fulcrum_mcp.cli.output import clean
 from fulcrum_mcp.core.decision import Decision
 from fulcrum_mcp.core.policy import Problem
 

@@ -3,7 +3,8 @@
 import http.client
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -76,47 +77,82 @@ class RemoteTarget:
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """One request; the parsed answer, None when it is empty. Raises `FulcrumError`s."""
+        text = self.text(method, path, body)
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise Unavailable(f"{self._url}: answered something else than JSON; is it a Fulcrum?") from None
+
+    def text(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> bytes:
+        """As `request`, the answer as it came."""
+        with self._open(method, path, "application/json", body) as response:
+            try:
+                return response.read(_MOST)
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._silent(exc) from exc
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """The lines of a long answer as they come, line breaks included. Raises `FulcrumError`s."""
+        with self._open("GET", path, "application/x-ndjson") as response:
+            try:
+                while line := response.readline():
+                    yield line
+            except (OSError, http.client.HTTPException) as exc:
+                raise Unavailable(f"{self._url}: the answer broke off; try again") from exc
+
+    def unexpected(self) -> Unavailable:
+        """What to raise for an answer that makes no sense."""
+        return Unavailable(f"{self._url}: answered something unexpected; is it a Fulcrum of this version?")
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, accept: str, body: Mapping[str, Any] | None = None
+    ) -> Generator[http.client.HTTPResponse, None, None]:
+        """An answer whose status is good."""
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        headers = {"accept": "application/json", "authorization": f"Bearer {self._key}"}
+        headers = {"accept": accept, "authorization": f"Bearer {self._key}"}
         content = None
         if body is not None:
             content = json.dumps(body)
             headers["content-type"] = "application/json"
         connection = kind(self._host, self._port, timeout=_TIMEOUT)
         try:
-            connection.request(method, self._prefix + path, content, headers)
-            response = connection.getresponse()
-            text = response.read(_MOST)
-        except (OSError, http.client.HTTPException) as exc:
-            said = getattr(exc, "strerror", None) or type(exc).__name__
-            raise Unavailable(f"{self._url}: does not answer ({said}); is fulcrum up running there?") from exc
+            try:
+                connection.request(method, self._prefix + path, content, headers)
+                response = connection.getresponse()
+                good = http.client.OK <= response.status < http.client.MULTIPLE_CHOICES
+                refusal = b"" if good else response.read(_MOST)
+            except (OSError, http.client.HTTPException) as exc:
+                raise self._silent(exc) from exc
+            if not good:
+                raise self._refused(response.status, refusal)
+            yield response
         finally:
             connection.close()
-        return self._read(response.status, text)
 
-    def _read(self, status: int, text: bytes) -> Any:
+    def _silent(self, exc: Exception) -> Unavailable:
+        said = getattr(exc, "strerror", None) or type(exc).__name__
+        return Unavailable(f"{self._url}: does not answer ({said}); is fulcrum up running there?")
+
+    def _refused(self, status: int, text: bytes) -> FulcrumError:
         try:
-            document = json.loads(text) if text else None
+            document = json.loads(text)
         except ValueError:
             document = None
-            if status < http.client.BAD_REQUEST:
-                raise Unavailable(f"{self._url}: answered something else than JSON; is it a Fulcrum?") from None
-        if http.client.OK <= status < http.client.MULTIPLE_CHOICES:
-            return document
         fields = document if isinstance(document, dict) else {}
         error = _ERRORS.get(str(fields.get("code")), _BY_STATUS.get(status, Unavailable))
-        raise error(f"{self._url}: {fields.get('error') or f'answered {status}; is it a Fulcrum?'}")
+        return error(f"{self._url}: {fields.get('error') or f'answered {status}; is it a Fulcrum?'}")
 
     def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         found = self.request(method, path, body)
         if not isinstance(found, dict):
-            raise Unavailable(f"{self._url}: answered something unexpected; is it a Fulcrum of this version?")
+            raise self.unexpected()
         return found
 
     def _list(self, path: str, name: str) -> Sequence[dict[str, Any]]:
         found = self._object("GET", path).get(name)
         if not isinstance(found, list):
-            raise Unavailable(f"{self._url}: answered something unexpected; is it a Fulcrum of this version?")
+            raise self.unexpected()
         return found
 
 

@@ -6,6 +6,7 @@ import typer
 
 from fulcrum_mcp.cli.options import ConfigOption, JsonOption, UrlOption
 from fulcrum_mcp.cli.output import note, say, say_json, table
+from fulcrum_mcp.cli.target import gateway_address
 from fulcrum_mcp.errors import Invalid
 
 __all__ = ["app"]
@@ -50,7 +51,7 @@ def list_(config: ConfigOption = None, url: UrlOption = None, as_json: JsonOptio
 
 
 def _remote(url: str | None) -> list[dict[str, object]] | None:
-    address = url or os.environ.get("FULCRUM_URL")
+    address = gateway_address(url, None)
     if not address:
         return None
     from fulcrum_mcp.cli.remote import RemoteTarget  # noqa: PLC0415 (one of the two is needed)

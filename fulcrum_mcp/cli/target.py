@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["Target", "open_target"]
+__all__ = ["Target", "gateway_address", "open_target"]
 
 
 class Target(Protocol):
@@ -43,6 +43,15 @@ class Target(Protocol):
         ...
 
 
+def gateway_address(url: str | None, data: Path | None, config: Path | None = None) -> str | None:
+    """The gateway to ask: `--url`, else `FULCRUM_URL` when nothing is named; None: a data folder. Raises `Invalid`."""
+    if url is not None and data is not None:
+        raise Invalid("--url and --data are both given; a command acts on one of them.")
+    if url is None and data is None and config is None:
+        return os.environ.get("FULCRUM_URL") or None
+    return url
+
+
 @contextmanager
 def open_target(
     url: str | None, data: Path | None, config: Path | None = None, *, must_exist: bool = True
@@ -51,14 +60,11 @@ def open_target(
 
     `must_exist`: refuse a data folder that no gateway has used yet. Raises `Invalid`, `Unavailable`.
     """
-    if url is not None and data is not None:
-        raise Invalid("--url and --data are both given; a command acts on one of them.")
-    if url is None and data is None and config is None:
-        url = os.environ.get("FULCRUM_URL") or None
-    if url is not None:
+    address = gateway_address(url, data, config)
+    if address is not None:
         from fulcrum_mcp.cli.remote import RemoteTarget  # noqa: PLC0415 (one of the two is needed)
 
-        yield RemoteTarget(url)
+        yield RemoteTarget(address)
         return
     from fulcrum_mcp.composition.local import open_local  # noqa: PLC0415 (same)
 

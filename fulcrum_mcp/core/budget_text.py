@@ -1,23 +1,14 @@
-"""Budgets in words: as people write them in a table of `fulcrum.toml` or on the command line, and as they are told."""
+"""Budgets in words: what is left, what is refused and why, when it resets. `core.written` reads and shows budgets."""
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta
-from difflib import get_close_matches
-from typing import get_args
 
-from fulcrum_mcp.core.amount import AMOUNT_NAMES, parse_limits, parse_thresholds
-from fulcrum_mcp.core.budget import Action, Budget, Refused, Remaining
-from fulcrum_mcp.core.rate import parse_rate
-from fulcrum_mcp.core.scope import parse_scope
-from fulcrum_mcp.core.window import parse_period, parse_timezone, zone_of
-from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.core.budget import Refused, Remaining
+from fulcrum_mcp.core.window import zone_of
 
-__all__ = ["amount_text", "parse_action", "parse_budget", "refusal_text", "remaining_text", "reset_text"]
+__all__ = ["amount_text", "refusal_text", "remaining_text", "reset_text"]
 
 SECOND = 1_000_000_000
 _MICROS = 1_000_000
-_AMOUNTS = ("usd", *AMOUNT_NAMES)
-_FIELDS = ("name", "scope", "period", "action", "thresholds", "timezone", "rate", "limit", *_AMOUNTS)
 _NOW = {
     "minute": "this minute",
     "hour": "this hour",
@@ -28,50 +19,6 @@ _NOW = {
     "year": "this year",
 }
 _UNITS = {1: "second", 60: "minute", 3_600: "hour", 86_400: "day", 604_800: "week"}
-
-
-def parse_action(value: object, where: str) -> Action:
-    """Warn, soft or hard. Raises `Invalid`."""
-    for action in get_args(Action):
-        if value == action:
-            known: Action = action
-            return known
-    raise Invalid(f'{where}: action "{value}" is not one of warn, soft (asks for approval) or hard (denies).')
-
-
-def parse_budget(fields: Mapping[str, object], *, budget_id: str, tenant: str, where: str) -> Budget:
-    """A budget from its fields as written; `limit` (of a `[[rate]]` table) is another word for `rate`.
-
-    Raises `Invalid` with `where`, what is wrong, and what would be right.
-    """
-    for field in fields:
-        if field not in _FIELDS:
-            near = get_close_matches(field, _FIELDS, 1)
-            guess = f' Did you mean "{near[0]}"?' if near else ""
-            raise Invalid(f'{where}: "{field}" is not a field of a budget; those are {", ".join(_FIELDS)}.{guess}')
-    if "scope" not in fields:
-        raise Invalid(f"{where}: scope is missing; write for example scope = agent, or tool:files__write_file.")
-    scope = parse_scope(fields["scope"], where)
-    limits = parse_limits({name: value for name, value in fields.items() if name in _AMOUNTS}, where)
-    written = fields.get("rate", fields.get("limit"))
-    rate = None if written is None else parse_rate(written, where)
-    if not limits and rate is None:
-        raise Invalid(f"{where}: it limits nothing; give one of {', '.join(_AMOUNTS)}, or rate = 10/minute.")
-    name = fields.get("name", budget_id)
-    if not isinstance(name, str) or not name.strip():
-        raise Invalid(f"{where}: name must be text that is not empty, not {name!r}.")
-    return Budget(
-        id=budget_id,
-        tenant=tenant,
-        name=name,
-        scope=scope,
-        limits=limits,
-        period=parse_period(fields.get("period", "day"), where),
-        action=parse_action(fields.get("action", "hard"), where),
-        thresholds=parse_thresholds(fields.get("thresholds", (80, 100)), where),
-        timezone=parse_timezone(fields.get("timezone", "UTC"), where),
-        rate=rate,
-    )
 
 
 def amount_text(value: int, amount: str) -> str:

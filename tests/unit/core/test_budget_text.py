@@ -1,8 +1,7 @@
 import pytest
 
 from fulcrum_mcp.core.budget import Budget, Rate, Refused, Remaining, Scope
-from fulcrum_mcp.core.budget_text import amount_text, parse_budget, refusal_text, remaining_text
-from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.core.budget_text import amount_text, refusal_text, remaining_text
 
 SECOND = 1_000_000_000
 MIDNIGHT = 1_795_564_800 * SECOND
@@ -60,37 +59,3 @@ def test_remaining_is_told() -> None:
 )
 def test_dollars_are_written_without_rounding(micros: int, text: str) -> None:
     assert amount_text(micros, "usd_micros") == text
-
-
-def test_budget_of_a_configuration_file_is_read() -> None:
-    fields = {"name": "a dollar a day each", "scope": "agent", "usd": 1.00, "period": "day", "action": "hard"}
-    budget = parse_budget(fields, budget_id="b1", tenant="default", where="fulcrum.toml:14")
-    assert budget == Budget("b1", "default", "a dollar a day each", Scope("agent"), {"usd_micros": 1_000_000})
-
-
-def test_rate_of_a_configuration_file_is_read() -> None:
-    fields = {"scope": "tool:files__write_file", "limit": "10/minute:3"}
-    budget = parse_budget(fields, budget_id="r1", tenant="default", where="x")
-    assert (budget.name, budget.rate, dict(budget.limits)) == ("r1", Rate(10, 60, 3), {})
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"scope": "agent"}, "it limits nothing"),
-        ({"calls": 1}, "scope is missing"),
-        ({"scope": "agent", "cals": 1}, 'Did you mean "calls"?'),
-        ({"scope": "agent", "calls": 1, "period": "dayly"}, 'Did you mean "day"?'),
-        ({"scope": "agent", "calls": 1, "action": "block"}, "not one of warn, soft"),
-        ({"scope": "agent", "calls": 1, "name": ""}, "name must be text"),
-        ({"scope": "agent", "calls": -1}, "zero or more"),
-        ({"scope": "agent", "rate": "x"}, "write N/PERIOD"),
-        ({"scope": "agent", "calls": 1, "timezone": "Mars"}, "IANA name"),
-        ({"scope": "agent", "calls": 1, "thresholds": "many"}, "threshold"),
-    ],
-)
-def test_wrong_budget_says_where_what_and_the_remedy(fields: dict[str, object], says: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse_budget(fields, budget_id="b", tenant="t", where="fulcrum.toml:14")
-    assert str(caught.value).startswith("fulcrum.toml:14: ")
-    assert says in str(caught.value)

@@ -37,6 +37,11 @@ def test_a_budget_is_read_and_named_after_what_it_limits() -> None:
         ({"scope": "agent", "usd": 1, "usd_micros": 1}, "usd and usd_micros are both given"),
         ({"scope": ["agent"], "calls": 1}, "at scope: "),
         ({"scope": "agent", "rate": {}}, "at rate: "),
+        ({"scope": "agent", "rate": "x"}, "write N/PERIOD"),
+        ({"scope": "agent", "calls": 1, "period": "dayly"}, 'Did you mean "day"?'),
+        ({"scope": "agent", "calls": -1}, "zero or more"),
+        ({"scope": "agent", "calls": 1, "timezone": "Mars"}, "IANA name"),
+        ({"scope": "agent", "calls": 1, "thresholds": "many"}, "at thresholds: "),
     ],
 )
 def test_a_mistake_names_its_key(fields: dict[str, Any], said: str) -> None:
