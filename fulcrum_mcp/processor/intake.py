@@ -16,7 +16,7 @@ from fulcrum_mcp.processor.columns import read_record, row_of
 
 __all__ = ["BREATH", "Intake"]
 
-_ROWS = 2048
+_ROWS = 512
 """Rows in one transaction, about."""
 _SLICE = 32
 """Records between two breaths: other threads wait for the interpreter's lock meanwhile."""

@@ -59,7 +59,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
                 open_wal(path, busy_timeout=_PATIENCE).close()
             connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -8192")
+        connection.execute("PRAGMA cache_size = -2048")
         connection.execute(f"PRAGMA query_only = {'OFF' if write else 'ON'}")
     except (sqlite3.Error, OSError) as exc:
         raise Unavailable(f"the audit store {path} cannot be opened: {exc}") from exc
