@@ -8,19 +8,34 @@ import typer
 
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["ConfigOption", "DataOption", "JsonOption", "UrlOption", "seconds"]
+__all__ = [
+    "ConfigOption",
+    "DataOption",
+    "JsonOption",
+    "LogOption",
+    "PoliciesOption",
+    "UrlOption",
+    "seconds",
+]
 
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", metavar="URL", help="A running gateway; the key comes from FULCRUM_API_KEY."),
+    typer.Option("--url", metavar="URL", help="A running gateway; FULCRUM_API_KEY (or _ADMIN_KEY) is the key."),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="A data folder; default: that of fulcrum up."),
+    typer.Option("--data", metavar="DIR", help="The data folder; default $XDG_DATA_HOME/fulcrum."),
 ]
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", help="A fulcrum.toml, or a client's JSON with mcpServers."),
+]
+PoliciesOption = Annotated[
+    str | None,
+    typer.Option("--policies", metavar="DIR", help="A folder of Rego policies, or a starter's name."),
+]
+LogOption = Annotated[
+    str, typer.Option("--log", metavar="LEVEL", help="debug, info, warning or error; to standard error.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 

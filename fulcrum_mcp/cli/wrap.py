@@ -9,12 +9,13 @@ import typer
 import uvloop
 
 from fulcrum_mcp import logs
+from fulcrum_mcp.cli.options import DataOption, LogOption, PoliciesOption
 from fulcrum_mcp.composition.wrap import wrap_settings, wrap_stdio
 from fulcrum_mcp.settings import load
 
 __all__ = ["app"]
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 def _server_name(command: list[str]) -> str:
@@ -28,12 +29,14 @@ def _server_name(command: list[str]) -> str:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def wrap(
     command: Annotated[list[str], typer.Argument(metavar="-- COMMAND [ARGS]...", help="The server to govern.")],
-    policies: Annotated[str | None, typer.Option(help="A folder of Rego policies, or a starter's name.")] = None,
-    role: Annotated[str | None, typer.Option(help="The role under which this client calls.")] = None,
-    name: Annotated[str | None, typer.Option(help="The server's name in policies and records.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Data folder; default $XDG_DATA_HOME/fulcrum.")] = None,
-    config: Annotated[Path | None, typer.Option(help="fulcrum.toml, for budgets and other settings.")] = None,
-    log: Annotated[str, typer.Option(help="debug, info, warning or error; to standard error.")] = "warning",
+    policies: PoliciesOption = None,
+    role: Annotated[str | None, typer.Option(metavar="ROLE", help="The role under which this client calls.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The server's name in policies and records.")] = None,
+    data: DataOption = None,
+    config: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="fulcrum.toml, for budgets and other settings.")
+    ] = None,
+    log: LogOption = "warning",
 ) -> None:
     """Govern one stdio MCP server; nothing else needs to run."""
     logs.configure(log)

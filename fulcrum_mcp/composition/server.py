@@ -81,7 +81,7 @@ class Server:
         grpc: Any = None
         try:
             sockets = [_listen(bind.host, bind.port)]
-            self.address = "{}:{}".format(*sockets[0].getsockname()[:2])
+            self.address = _shown(*sockets[0].getsockname()[:2])
             await server.startup(sockets=sockets)
             self.processor.start()
             self.plane.hub.warm()
@@ -124,6 +124,12 @@ class Server:
         await asyncio.to_thread(self.processor.stop)
         self.close_usage()
         self.control.close()
+
+
+def _shown(host: str, port: int) -> str:
+    """Where a client on this machine finds it."""
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening there was the operator's wish
+    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
 
 
 def _calm_collector() -> None:

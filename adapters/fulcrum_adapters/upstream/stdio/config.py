@@ -8,8 +8,14 @@ from fulcrum_mcp.errors import Invalid
 
 __all__ = ["INHERITED", "StdioConfig"]
 
-INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER")
-"""What a server's process inherits of the gateway's environment: nothing else, so none of the gateway's secrets."""
+INHERITED = (
+    *("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"),
+    *("XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+)
+"""What a server's process inherits of the gateway's environment: what it needs to find its files and the network
+(`uvx` and `npx` fetch on first start); nothing else, so none of the gateway's secrets."""
 
 
 @dataclass(frozen=True, slots=True)
