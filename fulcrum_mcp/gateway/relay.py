@@ -58,6 +58,7 @@ class Relay:
     _done: bool = False
     """The request was answered, or it is over."""
     _held: list[ServerSentEvent] = field(default_factory=list[ServerSentEvent])
+    _result: Answered | None = None
     _told: list[str | int] = field(default_factory=list[str | int])
     """The requests that were answered on this resumed stream."""
 
@@ -81,11 +82,13 @@ class Relay:
 
     async def close(self) -> None:
         """Give the stream up; a request that was not answered by then is cancelled. Idempotent."""
-        await self.reply.close()
-        if self.replay is not None:
-            self.replay.end()
-        if self.pending is not None and not self._done and self.pending.lost_at is None:
-            self._finish("cancelled", resumable=False)
+        try:
+            await self.reply.close()
+        finally:
+            if self.replay is not None:
+                self.replay.end()
+            if self.pending is not None and not self._done and self.pending.lost_at is None:
+                self._finish("cancelled", resumable=False)
 
     async def _pass(self, event: ServerSentEvent) -> list[ServerSentEvent]:
         """What the client gets for one event of the upstream."""
@@ -95,9 +98,8 @@ class Relay:
         if peek.method is not UNSET:
             if str(peek.method).endswith("/list_changed"):
                 self.catalog.stale()
-            if self._holds() and peek.id is UNSET and len(self._held) < _MAX_HELD:
-                self._held.append(event)
-                return []
+            if peek.id is UNSET and self._inspects():
+                return self._beside(event, peek)
             return [self._out(event, peek)]
         request = self._request_of(peek)
         if request is None:
@@ -110,16 +112,27 @@ class Relay:
                 self.replay.answered = True
             if self.session is not None:
                 self.session.open.pop(request.request_id, None)
-            ready = [self._out(kept, None) for kept in self._release(result, request)]
+            held, self._held, self._result = self._held, [], result
+            ready = [self._out(kept, None) for kept in self._cleared(held, result, request)]
         elif self.resumed and self.session is not None:
             self.session.keep(request, result.text)
             self._told.append(request.request_id)
         ready.append(self._out(replace(event, data=result.text), None))
         return ready
 
-    def _holds(self) -> bool:
+    def _inspects(self) -> bool:
         pending = self.pending
-        return pending is not None and not self._done and pending.ticket is not None and pending.ticket.inspects
+        return pending is not None and pending.ticket is not None and pending.ticket.inspects
+
+    def _beside(self, event: ServerSentEvent, peek: Peek) -> list[ServerSentEvent]:
+        """A notification beside an inspected result: held back before it, and then treated as the result was."""
+        if self._result is not None and self.pending is not None:
+            return [self._out(kept, peek) for kept in self._cleared([event], self._result, self.pending)]
+        if len(self._held) < _MAX_HELD:
+            self._held.append(event)
+        else:
+            _log.warning("too many notifications before a result: one dropped", server=self.catalog.name)
+        return []
 
     def _look(self, event: ServerSentEvent) -> Peek | None:
         if not event.data:
@@ -133,7 +146,7 @@ class Relay:
     def _request_of(self, peek: Peek) -> Pending | None:
         """Which request a response answers: this stream's, or one of the session's that lost its stream."""
         if self.pending is not None and same_id(peek.id, self.pending.request_id):
-            return self.pending
+            return None if self._done else self.pending
         if self.session is None:
             return None
         for request_id, pending in self.session.open.items():
@@ -151,9 +164,9 @@ class Relay:
         self._told.append(kept[0])
         return [self._out(replace(event, data=kept[1]), None)]
 
-    def _release(self, result: Answered, pending: Pending) -> list[ServerSentEvent]:
-        """What was held back: dropped with a withheld result, redacted with a redacted one."""
-        held, self._held = self._held, []
+    @staticmethod
+    def _cleared(held: list[ServerSentEvent], result: Answered, pending: Pending) -> list[ServerSentEvent]:
+        """What the client may see of it: nothing with a withheld result, redacted with a redacted one."""
         if result.withheld:
             return []
         if not result.redactions:
