@@ -63,7 +63,9 @@ class Settler:
         operation: Commit | None = None
         if root.reserved:
             root.reserved = False
-            actual = self._actual(ticket, root, len(result), judged) if sent else FREE
+            # A later leg that was never sent does not undo the legs before it.
+            charged = sent or root is not ticket
+            actual = self._actual(ticket, root, len(result), judged) if charged else FREE
             operation = Commit(root.call.id, root.call.leg, actual, now_ns())
         build = self._finished(ticket, outcome, is_error=is_error, result=result, judged=judged)
         self._journal.settle(Settlement(operation, build))

@@ -162,14 +162,14 @@ async def test_redaction_that_cannot_be_done_withholds_the_result() -> None:
         assert outcomes(rig)[0]["outcome"] == "withheld"
 
 
-async def test_taint_that_cannot_be_kept_withholds_the_result() -> None:
+async def test_taint_that_cannot_be_kept_withholds_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     telling = Telling({"result": result("fine", card="1")})
     async with open_rig(telling.server, rego=[REGO], budgets=[SPENT]) as rig:
 
         def broken(*_: object) -> None:
             raise Unavailable("history: read-only")
 
-        rig.history.taint = broken  # type: ignore[method-assign]
+        monkeypatch.setattr(rig.history, "taint", broken)
         reply = await rig.client(PATH).request("tools/call", ECHO)
         assert b"fine" not in reply.body
         assert "history: read-only" in reply.result["content"][0]["text"]
