@@ -98,7 +98,8 @@ class Responder:
             told = denial_message(
                 pending.request_id,
                 judged.denial,
-                method=ticket.call.method,
+                # What tasks/result brings is the call's own result; what other tasks/* say is the state of a task.
+                method=pending.method if pending.task and pending.method != "tasks/result" else ticket.call.method,
                 modern=pending.modern,
                 structured=pending.structured,
                 deny_as=pending.snapshot.limits.deny_as,

@@ -38,6 +38,9 @@ class Tasks:
             self._settler.finish(ticket, "outcome_unknown", is_error=True)
             return
         key = (owner_of(ticket.call.principal), ticket.call.server, task_id)
+        known = self._tasks.get(key)
+        if known is not None:
+            self._settler.finish(known.ticket, "outcome_unknown", is_error=True)
         self._tasks[key] = _Task(ticket, ticket.call.server, time.monotonic() + _TTL)
 
     def find(self, principal: Principal, server: str, task_id: object) -> Ticket | None:

@@ -15,7 +15,6 @@ from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.core.budget import Budget, Scope
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import UpstreamFailed
-from fulcrum_mcp.gateway import rounds
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.ports import UpstreamRequest
 
@@ -176,8 +175,8 @@ async def test_expired_state_is_refused_and_the_call_settled_at_its_estimate(mon
         await rig.settled()
         assert balance(rig) == (0, 1)
         real, monotonic = time.time, time.monotonic
-        monkeypatch.setattr(rounds.time, "time", lambda: real() + 601)
-        monkeypatch.setattr(rounds.time, "monotonic", lambda: monotonic() + 601)
+        monkeypatch.setattr(time, "time", lambda: real() + 601)
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 601)
         assert (await call(client, state)).code == -32602
         rig.hub.sweep(monotonic())
         monkeypatch.undo()
