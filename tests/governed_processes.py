@@ -1,0 +1,210 @@
+"""`fulcrum up` and `fulcrum wrap` as processes that a test starts, calls, kills and starts again.
+
+A call gives the answer's JSON-RPC message, or None when the process died first.
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+__all__ = [
+    "META",
+    "VERSION",
+    "Governed",
+    "Up",
+    "Wrap",
+    "free_port",
+    "marking_http",
+    "marking_stdio",
+    "tool_call",
+    "until",
+]
+
+VERSION = "2026-07-28"
+META = {"io.modelcontextprotocol/protocolVersion": VERSION, "io.modelcontextprotocol/clientCapabilities": {}}
+SERVER = Path(__file__).parent / "peers" / "marking_server.py"
+FULCRUM = [sys.executable, "-m", "fulcrum_mcp.cli"]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def tool_call(number: int, tool: str, text: str) -> dict[str, Any]:
+    params = {"name": tool, "arguments": {"text": text}, "_meta": META}
+    return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+
+
+async def until(condition: Any, what: str, seconds: float = 20.0) -> None:
+    """Look every few milliseconds until something holds."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not await condition():  # noqa: ASYNC110 - what is waited for happens in other processes
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"not within {seconds:.0f} s: {what}") from None
+
+
+class Governed:
+    """One process. `running` is set while it can be called."""
+
+    def __init__(self, name: str, log: Path) -> None:
+        self.name = name
+        self.log = log
+        self.running = asyncio.Event()
+        self.process: asyncio.subprocess.Process | None = None
+        self._number = 0
+
+    async def spawn(self, command: Sequence[str], *, pipes: bool) -> asyncio.subprocess.Process:
+        stdin, stdout = (asyncio.subprocess.PIPE,) * 2 if pipes else (asyncio.subprocess.DEVNULL,) * 2
+        with self.log.open("ab") as said:
+            self.process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=stdout, stderr=said)
+        return self.process
+
+    async def start(self) -> None:
+        raise NotImplementedError
+
+    async def call(self, tool: str, text: str) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+    async def end(self, number: signal.Signals) -> int:
+        """Send a signal (SIGKILL or SIGTERM) and wait for the end; its exit code."""
+        assert self.process is not None
+        self.running.clear()
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        async with asyncio.timeout(20):
+            return await self.process.wait()
+
+    async def close(self) -> None:
+        """Whatever became of the test: nothing is left behind."""
+        if self.process is not None and self.process.returncode is None:
+            await self.end(signal.SIGKILL)
+
+
+class Up(Governed):
+    """`fulcrum up` in front of one HTTP server named `marks`."""
+
+    def __init__(self, data: Path, config: Path, log: Path, policies: str = "allow_all") -> None:
+        super().__init__("up", log)
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self._command = [
+            *FULCRUM, "up", "--config", str(config), "--policies", policies, "--data", str(data), "--anonymous", "dev",
+            "--http", self.url.removeprefix("http://"), "--grpc", f"127.0.0.1:{free_port()}",
+        ]  # fmt: skip
+        self.http = aiohttp.ClientSession()
+
+    async def start(self) -> None:
+        process = await self.spawn(self._command, pipes=False)
+
+        async def ready() -> bool:
+            assert process.returncode is None, self.log.read_text()
+            with contextlib.suppress(aiohttp.ClientError):
+                async with self.http.get(f"{self.url}/readyz") as reply:
+                    return reply.status == 200
+            return False
+
+        await until(ready, "fulcrum up is ready")
+        self.running.set()
+
+    async def call(self, tool: str, text: str) -> dict[str, Any] | None:
+        self._number += 1
+        headers = {"mcp-protocol-version": VERSION, "mcp-method": "tools/call", "mcp-name": tool}
+        headers["accept"] = "application/json, text/event-stream"
+        try:
+            document = tool_call(self._number, tool, text)
+            async with self.http.post(f"{self.url}/servers/marks/mcp", json=document, headers=headers) as reply:
+                answer: dict[str, Any] = await reply.json()
+        except (aiohttp.ClientError, OSError):
+            return None
+        return answer
+
+    async def close(self) -> None:
+        await super().close()
+        await self.http.close()
+
+
+class Wrap(Governed):
+    """`fulcrum wrap` around a stdio server, which it calls `marks`."""
+
+    def __init__(self, name: str, data: Path, config: Path, server: Sequence[str], log: Path) -> None:
+        super().__init__(name, log)
+        self._command = [
+            *FULCRUM, "wrap", "--name", "marks", "--policies", "allow_all", "--role", "dev", "--data", str(data),
+            "--config", str(config), "--", *server,
+        ]  # fmt: skip
+        self._waiting: dict[int, asyncio.Future[dict[str, Any] | None]] = {}
+        self._reading: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        process = await self.spawn(self._command, pipes=True)
+        self._reading = asyncio.create_task(self._read(process))
+        self.running.set()
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        while (line := await process.stdout.readline()).endswith(b"\n"):
+            message = json.loads(line)
+            waiting = self._waiting.pop(message.get("id"), None)
+            if waiting is not None:
+                waiting.set_result(message)
+        self.running.clear()
+        for waiting in self._waiting.values():
+            waiting.set_result(None)
+        self._waiting.clear()
+
+    async def call(self, tool: str, text: str) -> dict[str, Any] | None:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        if not self.running.is_set():
+            return None
+        self._number += 1
+        waiting: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._waiting[self._number] = waiting
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(json.dumps(tool_call(self._number, tool, text)).encode() + b"\n")
+            await self.process.stdin.drain()
+        return await waiting
+
+    async def close(self) -> None:
+        await super().close()
+        if self._reading is not None:
+            await self._reading
+
+
+def marking_stdio(notes: Path) -> list[str]:
+    """The command of a stdio server that notes what it sees."""
+    return [sys.executable, str(SERVER), "stdio", str(notes)]
+
+
+@contextlib.asynccontextmanager
+async def marking_http(notes: Path) -> AsyncIterator[str]:
+    """An HTTP server in a process of its own; its URL."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(sys.executable, str(SERVER), "http", str(port), str(notes))
+
+    async def listening() -> bool:
+        assert process.returncode is None
+        with contextlib.suppress(OSError):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return True
+        return False
+
+    try:
+        await until(listening, "the upstream listens")
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        process.kill()
+        await process.wait()
