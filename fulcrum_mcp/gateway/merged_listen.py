@@ -1,7 +1,7 @@
 """`subscriptions/listen` on the merged face: one stream of notifications from every upstream that has some."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -59,14 +59,13 @@ async def _events(message: Message, streams: Sequence[Answer]) -> AsyncIterator[
     granted: dict[str, Any] = {}
     early: list[ServerSentEvent] = []
     merged = merge(streams)
+    coming = _Coming(merged)
     awaited = len(streams)
     deadline = asyncio.get_running_loop().time() + _PATIENCE
     try:
         while awaited:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    event = await anext(merged)
-            except (StopAsyncIteration, TimeoutError):
+            event = await coming.next(deadline)
+            if event is None:
                 break
             acknowledged = _acknowledged(event)
             if acknowledged is None:
@@ -79,14 +78,43 @@ async def _events(message: Message, streams: Sequence[Answer]) -> AsyncIterator[
         for event in early:
             if not _is_end(event):
                 yield event
-        async for event in merged:
+        while (event := await coming.next(None)) is not None:
             if not _is_end(event) and _acknowledged(event) is None:
                 yield event
         yield ServerSentEvent(
             result_message(message.id, {"resultType": "complete", "_meta": {_SUBSCRIPTION: message.id}})
         )
     finally:
+        await coming.stop()
         await merged.aclose()
+
+
+class _Coming:
+    """The next event of a stream, waited for with patience: running out of it does not end the stream."""
+
+    def __init__(self, events: AsyncGenerator[ServerSentEvent, None]) -> None:
+        self._events = events
+        self._next: asyncio.Future[ServerSentEvent] | None = None
+
+    async def next(self, deadline: float | None) -> ServerSentEvent | None:
+        """The next event; None if there is none before the deadline (in the loop's time), or none any more."""
+        if self._next is None:
+            self._next = asyncio.ensure_future(anext(self._events))
+        left = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+        await asyncio.wait([self._next], timeout=left)
+        if not self._next.done():
+            return None
+        coming, self._next = self._next, None
+        try:
+            return coming.result()
+        except StopAsyncIteration:
+            return None
+
+    async def stop(self) -> None:
+        """Wait no more."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.wait([self._next])
 
 
 def _grant(granted: dict[str, Any], acknowledged: Mapping[str, Any]) -> None:

@@ -50,14 +50,19 @@ async def merge(answers: Sequence[Answer]) -> AsyncGenerator[ServerSentEvent, No
     queue: asyncio.Queue[ServerSentEvent | None] = asyncio.Queue(_QUEUE)
 
     async def pump(answer: Answer) -> None:
+        read = True
         try:
             if answer.events is not None:
                 async for event in answer.events:
                     await queue.put(event)
+        except asyncio.CancelledError:
+            read = False  # nobody empties the queue any more
+            raise
         finally:
             if answer.close is not None:
                 await answer.close()
-            await queue.put(None)
+            if read:
+                await queue.put(None)
 
     tasks = [asyncio.create_task(pump(answer)) for answer in answers]
     try:
