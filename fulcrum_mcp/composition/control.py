@@ -25,6 +25,7 @@ from fulcrum_adapters.sqlite.keys import SqliteKeys
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys, make_key
+from fulcrum_mcp.control.record import Record, unrecorded
 from fulcrum_mcp.control.servers import Servers, ServerView
 from fulcrum_mcp.core.budget import Budget, BudgetUsage
 from fulcrum_mcp.core.call import Principal
@@ -91,7 +92,9 @@ class FirstKey(NamedTuple):
         return f"FirstKey(path={self.path!r}, made={self.made!r})"
 
 
-def open_control(settings: Settings, usage: Usage, *, fetch_jwks: Fetch | None = None) -> ControlPlane:
+def open_control(
+    settings: Settings, usage: Usage, *, record: Record = unrecorded, fetch_jwks: Fetch | None = None
+) -> ControlPlane:
     """Open `DATA/fulcrum.db` and put the use cases on it. Raises `Invalid`, `Unavailable`."""
     database = ControlDatabase(open_folder(settings.data) / "fulcrum.db")
     keys, budgets = SqliteKeys(database), SqliteBudgets(database)
@@ -100,8 +103,8 @@ def open_control(settings: Settings, usage: Usage, *, fetch_jwks: Fetch | None =
     anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
     views = server_views(settings.servers)
     return ControlPlane(
-        keys=Keys(keys),
-        budgets=Budgets(budgets, usage, configured=lambda: settings.budgets),
+        keys=Keys(keys, record=record),
+        budgets=Budgets(budgets, usage, configured=lambda: settings.budgets, record=record),
         servers=Servers(lambda: views),
         identity=IdentityChain(verifier, tokens=tokens, forget=verifier.forget),
         mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control, open_ledger_usage
+from fulcrum_mcp.composition.management import into_spool
 from fulcrum_mcp.control.budgets import budget_document
 from fulcrum_mcp.control.keys import key_document
 from fulcrum_mcp.control.servers import server_document
@@ -63,7 +64,7 @@ def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> G
             f"{settings.data}: no Fulcrum has used this folder yet; start fulcrum up, or name another with --data"
         )
     usage, close_usage = open_ledger_usage(settings.data)
-    plane = open_control(settings, usage)
+    plane = open_control(settings, usage, record=into_spool(settings.data))
     try:
         yield LocalTarget(plane)
     finally:

@@ -22,6 +22,7 @@ from fulcrum_mcp.composition.audit_face import StoredTrail
 from fulcrum_mcp.composition.control import ControlPlane, open_control, open_ledger_usage
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
+from fulcrum_mcp.composition.management import into_journal
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.merged import MergedFace
 from fulcrum_mcp.gateway.single import SingleFace
@@ -166,7 +167,8 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
     """Open everything; nothing listens yet. Raises `Invalid` and `Unavailable`, each with place and remedy."""
     folder = open_folder(settings.data)
     usage, close_usage = open_ledger_usage(folder)
-    control = open_control(settings, usage, fetch_jwks=fetch_jwks)
+    record = into_journal(lambda: plane.journal, asyncio.get_running_loop())
+    control = open_control(settings, usage, record=record, fetch_jwks=fetch_jwks)
     plane = await open_data_plane(settings, lambda: control.budget_repository.list(None))
     revision = control.revision()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fulcrum_mcp.control.access import require
+from fulcrum_mcp.control.record import BUDGET_CREATED, BUDGET_DELETED, Record, unrecorded
 from fulcrum_mcp.core.budget import Budget, BudgetUsage
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.written import read_budget, show_rate, show_scope
@@ -31,8 +32,8 @@ class BudgetView(NamedTuple):
 class Budgets:
     """The use cases. The tenant is always the caller's own.
 
-    `configured` gives the budgets of configuration files; `usage` is `BudgetLedger.usage`, called on a thread where
-    that is allowed.
+    What changes is recorded first. `configured` gives the budgets of configuration files; `usage` is
+    `BudgetLedger.usage`, called on a thread where that is allowed.
     """
 
     def __init__(
@@ -41,19 +42,24 @@ class Budgets:
         usage: Usage,
         *,
         configured: Callable[[], Sequence[Budget]] = tuple,
+        record: Record = unrecorded,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._repository = repository
         self._usage = usage
         self._configured = configured
+        self._record = record
         self._now = now
 
     def create(self, principal: Principal, fields: Mapping[str, Any]) -> BudgetView:
-        """Make a budget from its written fields (`core.written`). Raises `Unprivileged`, `Invalid`, `Conflict`."""
+        """Make a budget from its written fields (`core.written`). Raises `Unprivileged`, `Invalid`, `Conflict`, ..."""
         require(principal, "cost:write")
         budget = read_budget(fields, f"bud_{secrets.token_hex(8)}", principal.tenant, lambda _key: "budget")
         if any(other.name == budget.name for other in self._of_files(principal)):
             raise Conflict(f'budget "{budget.name}" exists already in the configuration file; choose another name.')
+        if any(other.name == budget.name for other in self._repository.list(principal.tenant)):
+            raise Conflict(f'budget "{budget.name}" exists already; choose another name, or delete that one first.')
+        self._record(principal, BUDGET_CREATED, budget.id, {"budget": _facts(budget)})
         self._repository.add(budget)
         return BudgetView(budget, configured=False, usage=(), at=self._now())
 
@@ -73,6 +79,9 @@ class Budgets:
         require(principal, "cost:write")
         if any(budget.id == budget_id for budget in self._of_files(principal)):
             raise Conflict(f'budget "{budget_id}" stands in the configuration file; remove it there.')
+        for budget in self._repository.list(principal.tenant):
+            if budget.id == budget_id:
+                self._record(principal, BUDGET_DELETED, budget_id, {"budget": _facts(budget)})
         self._repository.delete(principal.tenant, budget_id)
 
     def _of_files(self, principal: Principal) -> Sequence[Budget]:
@@ -82,7 +91,14 @@ class Budgets:
 
 def budget_document(view: BudgetView) -> dict[str, Any]:
     """A budget for people and programs; money in `usd_micros`, times in RFC 3339."""
-    budget = view.budget
+    return {
+        **_facts(view.budget),
+        "source": "file" if view.configured else "api",
+        "usage": [_usage_document(usage, view.at) for usage in view.usage],
+    }
+
+
+def _facts(budget: Budget) -> dict[str, Any]:
     return {
         "id": budget.id,
         "name": budget.name,
@@ -93,8 +109,6 @@ def budget_document(view: BudgetView) -> dict[str, Any]:
         "timezone": budget.timezone,
         "action": budget.action,
         "thresholds": list(budget.thresholds),
-        "source": "file" if view.configured else "api",
-        "usage": [_usage_document(usage, view.at) for usage in view.usage],
     }
 
 

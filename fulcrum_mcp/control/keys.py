@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from fulcrum_mcp.control.access import require
+from fulcrum_mcp.control.record import KEY_CREATED, KEY_REVOKED, Record, unrecorded
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import PREFIX, SCOPES, allows, digest, format_key
 from fulcrum_mcp.errors import Invalid, Unprivileged
@@ -36,10 +37,13 @@ class NewKey(NamedTuple):
 
 
 class Keys:
-    """The use cases. The tenant is always the caller's own."""
+    """The use cases. The tenant is always the caller's own; what changes is recorded first."""
 
-    def __init__(self, repository: KeyRepository, *, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, repository: KeyRepository, *, record: Record = unrecorded, now: Callable[[], int] = time.time_ns
+    ) -> None:
         self._repository = repository
+        self._record = record
         self._now = now
 
     def create(
@@ -55,7 +59,7 @@ class Keys:
     ) -> NewKey:
         """Make a key; `expires_in` in seconds, `agent` defaults to the name.
 
-        Nobody gives away a scope that they lack. Raises `Unprivileged`, `Invalid`.
+        Nobody gives away a scope that they lack. Raises `Unprivileged`, `Invalid`, `Unavailable`.
         """
         require(principal, "api_key:write")
         given = tuple(dict.fromkeys(scopes))
@@ -84,6 +88,7 @@ class Keys:
             expires_at=None if expires_in is None else now + expires_in * _SECOND,
             require_envelope=require_envelope,
         )
+        self._record(principal, KEY_CREATED, made.key.id, {"key": key_document(made.key)})
         self._repository.add(made.key)
         return made
 
@@ -101,9 +106,12 @@ class Keys:
     def revoke(self, principal: Principal, key_id: str) -> ApiKey:
         """Idempotent; no call with it is admitted once the revision has been seen.
 
-        Raises `Unprivileged`, `NotFound`.
+        Raises `Unprivileged`, `NotFound`, `Unavailable`.
         """
         require(principal, "api_key:write")
+        key = self._repository.get(key_id)
+        if key is not None and key.tenant == principal.tenant and key.revoked_at is None:
+            self._record(principal, KEY_REVOKED, key.id, {"key": key_document(key)})
         return self._repository.revoke(principal.tenant, key_id, self._now())
 
 
