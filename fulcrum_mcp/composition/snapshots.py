@@ -14,7 +14,7 @@ from fulcrum_adapters.rego.substitute import substitute
 from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.policy import PolicySource
 from fulcrum_mcp.core.scope import BudgetIndex
-from fulcrum_mcp.errors import FulcrumError
+from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.snapshot import Limits, Snapshot, SnapshotHolder
 from fulcrum_mcp.ports import PolicyEngine
 from fulcrum_mcp.settings import Settings
@@ -23,6 +23,9 @@ __all__ = ["OBSERVE", "Snapshots"]
 
 OBSERVE: Final = "observe"
 """The built-in policy that allows and records everything: what `up` and `wrap` do without policies."""
+
+_UNREADABLE: Final = (OSError, RuntimeError, ValueError, FulcrumError)
+"""What a folder can do to who reads it: files that vanish, links in a circle, texts that are none."""
 
 _log = structlog.get_logger("fulcrum.snapshot")
 
@@ -56,19 +59,18 @@ class Snapshots:
 
     async def refresh(self, holder: SnapshotHolder) -> bool:
         """Look for changes; swap the snapshot if there are any. True if it was swapped."""
-        if self._settings.policy.engine == "opa":
-            changed_policies = False
-        else:
+        swapped = False
+        if self._settings.policy.engine != "opa":
             now = await asyncio.to_thread(self._fingerprint)
-            changed_policies = now != self._print
-            self._print = now
-        swapped = await self._reload() if changed_policies else False
+            changed, self._print = now != self._print, now
+            if changed and await self._reload():
+                holder.current = self._snapshot()
+                swapped = True
         budgets = await asyncio.to_thread(self._all_budgets)
         if budgets != self._budgets:
             self._budgets = budgets
-            swapped = True
-        if swapped:
             holder.current = self._snapshot()
+            swapped = True
         return swapped
 
     async def _reload(self) -> bool:
@@ -91,7 +93,10 @@ class Snapshots:
 
     def _fingerprint(self) -> str:
         place = Path(self._where)
-        return fingerprint(place) if place.exists() else str(self._where)
+        try:
+            return fingerprint(place) if place.exists() else str(self._where)
+        except _UNREADABLE as fault:
+            return f"unreadable: {fault}"
 
     def _admitted(self) -> PolicySource | None:
         """The policies as they are now, compiled and tried in a process that can be killed."""
@@ -100,7 +105,12 @@ class Snapshots:
         from fulcrum_adapters.rego.admission import admit  # noqa: PLC0415 - not needed with an external engine
         from fulcrum_adapters.rego.testing import read_suite  # noqa: PLC0415 - same
 
-        source = read_policies(self._where)
+        try:
+            source = read_policies(self._where)
+        except FulcrumError:
+            raise
+        except _UNREADABLE as fault:
+            raise Invalid(f"{self._where}: cannot be read ({fault}); mend it or take it away") from fault
         data = self._settings.policy.data
         if data:
             source = PolicySource(source.modules, {**source.data, **data}, source.name)
