@@ -123,6 +123,13 @@ class Stream:
         """The client closes the connection."""
         self._incoming.put_nowait({"type": "http.disconnect"})
 
+    def lose(self, *, after: int) -> None:
+        """The client closes the connection after so many pieces of its body; call it before the first is read."""
+        pieces = [self._incoming.get_nowait() for _ in range(self._incoming.qsize())]
+        for piece in pieces[:after]:
+            self._incoming.put_nowait(piece)
+        self.disconnect()
+
     async def end(self) -> Exchanged:
         """Wait for the end of the response."""
         async with asyncio.timeout(10):
