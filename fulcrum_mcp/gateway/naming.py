@@ -100,7 +100,7 @@ def _expands_to(template: str, uri: str) -> bool:
         return False
     ends = {0}
     for part in _template_parts(template):
-        if not part.startswith("{"):
+        if not part.endswith("}") or not part.startswith("{"):
             ends = {end + len(part) for end in ends if uri.startswith(part, end)}
         elif part.startswith(_WILD):
             ends = set(range(min(ends), len(uri) + 1))
