@@ -1,13 +1,24 @@
 """Holds what an upstream saw against the audit trail and the ledger, after processes were killed."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from audit_trails import DECIDED, FINISHED
+from peers.marking_server import read_notes
 
-__all__ = ["Evidence", "faults", "planted_faults"]
+from fulcrum_adapters.signing import AuditKeys
+from fulcrum_adapters.sqlite.store import SqliteStore
+from fulcrum_mcp.core.budget import Budget
+from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.records import mac
+from fulcrum_mcp.gateway.wire import encode
+
+__all__ = ["Evidence", "faults", "gather", "planted_faults"]
 
 _OUTCOMES = {"ok", "error", "timeout", "cancelled", "outcome_unknown", "withheld"}
 
@@ -21,12 +32,48 @@ class Evidence:
     answered: Mapping[str, str]
     """MAC -> `ok` or `denied`, of the calls whose answer reached the client."""
     records: Sequence[Mapping[str, Any]]
+    refused: Sequence[str] = ()
+    """MACs of calls that were denied because a part failed: nobody may have seen them."""
     held: int = 0
     """Reservations that are still open."""
     spent: Mapping[str, tuple[int, int, int]] = field(default_factory=dict[str, tuple[int, int, int]])
     """budget -> (calls committed, calls reserved, limit)."""
     costing: Mapping[str, int] = field(default_factory=dict[str, int])
     """budget -> how many of the calls that were seen it covers."""
+
+
+def gather(
+    data: Path,
+    budgets: Sequence[Budget],
+    notes: Sequence[Path],
+    answered: Mapping[str, str],
+    lines: Sequence[bytes],
+    refused: Sequence[str] = (),
+) -> Evidence:
+    """From a data folder that nobody uses any more. `answered` and `refused` name calls by their texts; `lines` are
+    an export's. A budget covers the tool its scope names, or every call."""
+    key = AuditKeys(data / "keys").mac_key("default")
+
+    def mac_of(text: str) -> str:
+        return mac(key, encode({"text": text}))
+
+    calls = [pair for path in notes for pair in read_notes(path)]
+    tools = {budget.name: (budget.scope.id or "").removeprefix("marks__") for budget in budgets}
+    spent: dict[str, tuple[int, int, int]] = {}
+    with closing(SqliteStore(data / "ledger.db")) as store:
+        for usage in store.ledger.usage(budgets, now_ns()):
+            limit = usage.budget.limits["calls"]
+            spent[usage.budget.name] = (usage.committed["calls"], usage.reserved["calls"], limit)
+        held = sum(len(store.ledger.open(folder.name)) for folder in (data / "spool").iterdir())
+    return Evidence(
+        seen=[(tool, mac_of(text)) for tool, text in calls],
+        answered={mac_of(text): answer for text, answer in answered.items()},
+        records=[json.loads(line) for line in lines if line.startswith(b'{"specversion"')],
+        refused=[mac_of(text) for text in refused],
+        held=held,
+        spent=spent,
+        costing={name: sum(tools[name] in ("", tool) for tool, _ in calls) for name in spent},
+    )
 
 
 def faults(evidence: Evidence) -> list[str]:
@@ -54,11 +101,12 @@ def _calls(evidence: Evidence) -> list[str]:
     found += [f"the upstream saw {mac}, which was not decided" for mac in seen if allowed[mac] == 0]
     found += [f"{mac} was allowed {number} times" for mac, number in allowed.items() if number > 1]
     found += [f"the upstream saw {mac}, which was denied" for mac in seen if mac in denied]
-    for mac, answer in evidence.answered.items():
-        if answer == "ok" and mac not in seen:
-            found.append(f"{mac} was answered, and the upstream never saw it")
-        if answer == "denied" and mac not in denied:
-            found.append(f"{mac} was denied to its client without a record")
+    found += [f"the upstream saw {mac}, which was refused" for mac in evidence.refused if mac in seen]
+    for call, answer in evidence.answered.items():
+        if answer == "ok" and call not in seen:
+            found.append(f"{call} was answered, and the upstream never saw it")
+        if answer == "denied" and call not in denied:
+            found.append(f"{call} was denied to its client without a record")
     return found
 
 
@@ -121,6 +169,7 @@ def planted_faults(good: Evidence) -> dict[str, Evidence]:
         "a call without a record": replace(good, seen=[*good.seen, ("mark", "hmac-sha256:00")]),
         "a call forwarded twice": replace(good, seen=[*good.seen, ("mark", mac)]),
         "a denied call forwarded": replace(good, seen=[*good.seen, ("mark", denied["data"]["arguments_mac"])]),
+        "a refused call forwarded": replace(good, refused=[mac]),
         "an answer out of nothing": replace(good, answered={**good.answered, "hmac-sha256:00": "ok"}),
         "a reservation left open": replace(good, held=1),
         "a reservation left in a budget": replace(good, spent=spending(committed, reserved + 1, limit)),

@@ -4,6 +4,7 @@ A governance denial is never HTTP 400 (that kills client sessions): for tools/ca
 other methods a JSON-RPC error 403001 with the same data.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,10 +12,17 @@ from fulcrum_mcp.core.decision import Effect, Reason
 from fulcrum_mcp.gateway.records import reasons_data
 from fulcrum_mcp.gateway.wire import error_message, result_message
 
-__all__ = ["DECISION_META", "DENIED_CODE", "Denial", "denial_message", "tool_error"]
+__all__ = ["DECISION_META", "DENIED_CODE", "Denial", "denial_message", "told", "tool_error"]
 
 DENIED_CODE: Final = 403001
 DECISION_META: Final = "dev.fulcrum/decision"
+
+_FOLDER = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+")
+
+
+def told(fault: Exception) -> str:
+    """What a caller may read of a fault: not in which folders the operator keeps things."""
+    return _FOLDER.sub("", str(fault))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from fulcrum_mcp.core.budget import Amounts, Commit
 from fulcrum_mcp.core.decision import Decision, Reason, combine
 from fulcrum_mcp.core.redact import redact
 from fulcrum_mcp.errors import FulcrumError
-from fulcrum_mcp.gateway.denial import Denial
+from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.policy_input import with_result
@@ -39,7 +39,7 @@ class Settler:
                 await self._journal.run(lambda: self._history.taint(tenant, subject, decision.taints, now_ns()))
             redacted, count = redact(value, decision.redactions, ticket.snapshot.substitute)
         except (FulcrumError, WireError) as fault:
-            reason = Reason("", "", "result_not_judged", f"the result could not be judged: {fault}")
+            reason = Reason("", "", "result_not_judged", f"the result could not be judged: {told(fault)}")
             return Judged(denial=Denial(ticket.decision_id, "deny", (reason,)))
         if decision.effect != "allow":
             return Judged(denial=Denial(ticket.decision_id, "deny", decision.reasons), cost=_cost(decision))

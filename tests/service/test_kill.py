@@ -1,13 +1,12 @@
 """kill -9 of gateways under load, two `wrap`s and an `up` on one data folder: nothing is lost, nothing comes twice."""
 
 import asyncio
-import json
 import random
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,8 @@ import psutil
 import pytest
 from audit_trails import DECIDED, FINISHED
 from governed_processes import FULCRUM, Governed, Up, Wrap, marking_http, marking_stdio, until
-from kill_checker import Evidence, faults, planted_faults
-from peers.marking_server import read_notes
+from kill_checker import Evidence, faults, gather, planted_faults
 
-from fulcrum_adapters.signing import AuditKeys
-from fulcrum_adapters.sqlite.store import SqliteStore
-from fulcrum_mcp.gateway.ids import now_ns
-from fulcrum_mcp.gateway.records import mac
-from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.settings import load
 
 pytestmark = [pytest.mark.service, pytest.mark.anyio]
@@ -130,22 +123,8 @@ class Field:
 
     def evidence(self, lines: list[bytes]) -> Evidence:
         """What upstreams, clients, trail and ledger say."""
-        key = AuditKeys(self.data / "keys").mac_key("default")
-
-        def mac_of(text: str) -> str:
-            return mac(key, encode({"text": text}))
-
-        seen = [(tool, mac_of(text)) for notes in self.notes for tool, text in read_notes(notes)]
-        answered = {mac_of(text): answer for load in self.loads for text, answer in load.answered.items()}
-        records = [json.loads(line) for line in lines if line.startswith(b'{"specversion"')]
-        spent: dict[str, tuple[int, int, int]] = {}
-        with closing(SqliteStore(self.data / "ledger.db")) as store:
-            for usage in store.ledger.usage(load(self.config, environ={}).budgets, now_ns()):
-                limit = usage.budget.limits["calls"]
-                spent[usage.budget.name] = (usage.committed["calls"], usage.reserved["calls"], limit)
-            held = sum(len(store.ledger.open(folder.name)) for folder in (self.data / "spool").iterdir())
-        costing = {"all": len(seen), "tight": sum(tool == "tight" for tool, _ in seen)}
-        return Evidence(seen, answered, records, held, spent, costing)
+        answered = {text: answer for load in self.loads for text, answer in load.answered.items()}
+        return gather(self.data, load(self.config, environ={}).budgets, self.notes, answered, lines)
 
 
 @pytest.fixture
@@ -222,7 +201,7 @@ def _small() -> Evidence:
             add(FINISHED, call, outcome=outcome)
     seen = [("mark", "mac a"), ("tight", "mac b")]
     spent = {"all": (2, 0, 10), "tight": (1, 0, 1)}
-    return Evidence(seen, {"mac a": "ok", "mac c": "denied"}, records, 0, spent, {"all": 2, "tight": 1})
+    return Evidence(seen, {"mac a": "ok", "mac c": "denied"}, records, spent=spent, costing={"all": 2, "tight": 1})
 
 
 @pytest.mark.parametrize("what", list(planted_faults(_small())))

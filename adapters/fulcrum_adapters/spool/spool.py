@@ -3,7 +3,7 @@
 A writer is a folder. A process takes over a dead writer's folder, if there is one, and continues its chains, so that
 the number of chains stays small however many processes come and go. After a failed write the file is cut back to the
 last acknowledged frame; after a failed fdatasync, of which nobody can say what reached the disk, the segment is left
-for good and a new one begun.
+for good and a new one begun. When somebody removed the folder, what was written to it is refused, and a new one begun.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from fulcrum_adapters.spool.config import SpoolConfig
-from fulcrum_adapters.spool.folder import Folder, Place, folders, new_folder, sync_directory
+from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place, folders, new_folder, sync_directory
 from fulcrum_adapters.spool.frames import INPUTS, MAX_PAYLOAD, RECORD, frame
 from fulcrum_adapters.spool.takeover import Standing, examine, snapshot
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
@@ -35,6 +35,7 @@ class Spool:
         self.writer = folder.writer
         self._folder = folder
         self._lock = lock
+        self._config = config
         self._sync = config.durability == "sync"
         self._limit = config.segment_bytes
         self._room = config.max_bytes
@@ -47,6 +48,7 @@ class Spool:
         self._place = standing.end
         self._quiet = standing.quiet
         self._sealed = False
+        self._removed = False
         self._file = -1
         self._state = -1
         self._begin(config)
@@ -144,6 +146,8 @@ class Spool:
 
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         """See `AuditLog.append`."""
+        if self._removed:
+            self._begin_anew()
         if self._file < 0:
             raise Unavailable("the audit spool is closed; nothing is forwarded without its record")
         chains = self._chains
@@ -154,6 +158,7 @@ class Spool:
         except BaseException:
             for tenant, place in saved.items():
                 chains[tenant].place = place
+            self._removed = not self._linked()
             raise
         standing = self._standing
         for tenant in saved:
@@ -161,6 +166,23 @@ class Spool:
         for draft in drafts:
             standing.note(draft.type, draft.subject, draft.tenant, draft.data)
         return refs
+
+    def _linked(self) -> bool:
+        """Are our files still in the folder? What is written to removed ones is lost without an error."""
+        return all(os.fstat(file).st_nlink for file in (self._file, self._state, self._lock))
+
+    def _begin_anew(self) -> None:
+        """Another writer, other chains: those of the removed folder cannot be continued by anybody."""
+        folder, lock = new_folder(self._folder.path.parent)
+        self._drop()
+        self._folder, self._lock, self.writer = folder, lock, folder.writer
+        self._standing = Standing(open=self._standing.open)
+        self._chains = {}
+        self._place = NOWHERE
+        self._older = 0
+        self._sealed = False
+        self._begin(self._config)
+        self._removed = False
 
     def _chain(self, tenant: str) -> ChainWriter:
         chain = self._chains.get(tenant)
@@ -173,7 +195,7 @@ class Spool:
         if self._file < 0:
             return
         try:
-            if not self._quiet and not self._sealed:
+            if not self._quiet and not self._sealed and not self._removed:
                 place = self._place
                 self._put(snapshot(self.writer, self._standing, place))
                 self._standing.snapshot = place
@@ -241,6 +263,11 @@ class Spool:
         except OSError as exc:
             self._take_back(offset, in_doubt=written == len(block))
             raise Unavailable(_failed(self._folder.path, exc)) from exc
+        if not self._linked():
+            self._take_back(offset, in_doubt=False)
+            raise Unavailable(
+                f"the audit spool {self._folder.path} was removed; a new one is begun, send the call again"
+            )
         self._place = Place(segment, offset + written)
         self._acknowledge()
 

@@ -37,9 +37,19 @@ class SqliteAuditStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._db = connect(path, write=True)
+        self._identity = self._identify()
+
+    def _identify(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return (0, 0)
+        return (found.st_dev, found.st_ino)
 
     @contextmanager
     def _translated(self) -> Iterator[sqlite3.Connection]:
+        if self._identify() != self._identity:  # what is stored in a removed file is lost without an error
+            raise Unavailable(f"the audit store {self._path} was deleted or replaced while in use")
         try:
             yield self._db
         except sqlite3.Error as exc:
