@@ -1,7 +1,7 @@
 # One set of verbs, here and in CI. Needs python3 (>= 3.11) and make; everything else comes from PyPI, with hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test nightly check format build bench profile soak conformance clean
+.PHONY: help setup demo up test nightly check format build bench profile soak conformance interop clean
 
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -22,6 +22,7 @@ help:
 	@echo "make profile      where the time of a governed call goes"
 	@echo "make soak         200,000 governed calls, and whether memory stays flat"
 	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND', CLIENT='COMMAND'"
+	@echo "make interop      clients and servers of others, direct and through the gateway; fetches them from PyPI and npm"
 	@echo "make clean        remove what these verbs made"
 
 setup: $(READY)
@@ -71,8 +72,11 @@ profile: $(READY)
 	$(BIN)/python -m bench.profile $(ARGS)
 
 conformance: $(READY)
-	$(BIN)/python -m bench.conformance $(if $(SERVER),--server "$(SERVER)") \
+	$(BIN)/python -m bench.conformance --out bench/results/conformance.md $(if $(SERVER),--server "$(SERVER)") \
 		$(if $(CLIENT),--client "$(CLIENT)") $(ARGS)
+
+interop: $(READY)
+	$(BIN)/python -m bench.interop $(ARGS)
 
 clean:
 	rm -rf $(VENV) .cache build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

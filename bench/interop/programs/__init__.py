@@ -1,0 +1,1 @@
+"""Programs that `bench.interop` runs, each in the environment of its client."""
