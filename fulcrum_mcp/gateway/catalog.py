@@ -38,6 +38,8 @@ _CALL_PATIENCE: Final = 20.0
 _RETRY_AFTER: Final = 5.0
 """Seconds after a failure before the upstream is asked again."""
 _MIN_TTL: Final = 30.0
+_MAX_TTL_MS: Final = 86_400_000
+"""A day: no upstream's word keeps its lists for good."""
 _PROBE_EVERY: Final = 600.0
 """Seconds; an upstream of the handshake era may have learned a newer version."""
 _PROBES: Final = 2
@@ -284,7 +286,7 @@ class Catalog:
                 found.extend(item for item in items if isinstance(item, dict))
             seconds = result.get("ttlMs")
             if isinstance(seconds, int):
-                ttl = max(ttl, seconds / 1000)
+                ttl = max(ttl, min(seconds, _MAX_TTL_MS) / 1000)
             following = result.get("nextCursor")
             if not isinstance(following, str) or following == cursor:
                 break
