@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fulcrum_mcp.cli.audit_remote import RemoteTrail
-from fulcrum_mcp.cli.output import note
+from fulcrum_mcp.cli.output import bar, note
 from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.core.checkpoint import MANIFEST
@@ -22,6 +20,7 @@ from fulcrum_mcp.errors import Invalid, Unavailable
 
 __all__ = ["local", "remote"]
 
+_SHOW_EVERY = 4096
 _MANIFEST = b'{"type":"%b"' % MANIFEST.encode("ascii")
 
 
@@ -41,7 +40,7 @@ def local(data: Path, output: Path, tenant: str | None) -> None:
     if faults:
         note(f"{faults[0]}\nthe store was changed or damaged: {output} holds all of it, but no manifest")
         raise typer.Exit(1)
-    note(f"{counts['records']} records, {counts['chains']} chains: {output}")
+    note(f"{counts['records']} records, {counts['chains']} chains: {_shown(output)}")
 
 
 def remote(trail: RemoteTrail, output: Path) -> None:
@@ -51,18 +50,27 @@ def remote(trail: RemoteTrail, output: Path) -> None:
     if not last.startswith(_MANIFEST):
         note(f"the server sent no manifest: its trail is broken, or the export was cut off; {output} will not verify")
         raise typer.Exit(1)
-    note(f"written: {output}")
+    note(f"written: {_shown(output)}")
+
+
+def _shown(output: Path) -> str:
+    return "standard output" if str(output) == "-" else str(output)
 
 
 def _write(lines: Iterable[bytes], file: BinaryIO, total: int | None) -> bytes:
-    columns = (TextColumn("exporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task("export", total=total)
-        line = b""
+    """The last line. A terminal sees how far it is."""
+    line, number = b"", 0
+    shown = sys.stderr.isatty()
+    try:
         for number, line in enumerate(lines, 1):
             file.write(line)
-            if number % 256 == 0:
-                progress.update(task, completed=number)
+            if shown and number % _SHOW_EVERY == 0:
+                of = "" if total is None else f" {bar(number, total)} of {total:,}"
+                sys.stderr.write(f"\r{number:,}{of}")
+                sys.stderr.flush()
+    finally:
+        if shown and number >= _SHOW_EVERY:
+            sys.stderr.write("\r\x1b[K")
     return line
 
 
@@ -72,6 +80,8 @@ def _writing(output: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
+    if output.is_dir() or not output.name:
+        raise Invalid(f"-o {output}: is a folder; name a file in it")
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

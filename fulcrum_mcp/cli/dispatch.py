@@ -55,6 +55,10 @@ def _run(arguments: list[str]) -> int:
         hint = f'did you mean "fulcrum {near[0]}"?' if near else "fulcrum --help lists the commands."
         _say(f'fulcrum: no command "{clean(name)}"; {hint}', sys.stderr)
         return _USED_WRONGLY
+    for number, argument in enumerate(arguments[1:], 1):
+        if not argument.isascii() and any("\ud800" <= character <= "\udfff" for character in argument):
+            _say(f"fulcrum {name}: argument {number} is not UTF-8 text; write it in UTF-8", sys.stderr)
+            return _USED_WRONGLY
     try:
         return _call(name, command, arguments[1:])
     except (Exception, KeyboardInterrupt) as exc:
@@ -71,7 +75,7 @@ def _fault(name: str, exc: BaseException, arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(exc, FulcrumError):
-        for line in str(exc).split("\n"):
+        for line in str(exc).removeprefix(f"{name}: ").split("\n"):
             _say(f"fulcrum {name}: {clean(line)}", sys.stderr)
         return _code(exc)
     from fulcrum_mcp.cli.fault import report  # noqa: PLC0415 (only when something went wrong)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fulcrum_mcp.cli.options import DataOption, UrlOption
 from fulcrum_mcp.cli.output import clean
 from fulcrum_mcp.cli.policy_data import decision_data, problem_data, suite_data
 from fulcrum_mcp.cli.policy_view import case_line, decision_lines, problem_lines, record_lines, rule_line, spoken_line
@@ -17,13 +18,21 @@ from fulcrum_mcp.errors import FulcrumError, Invalid, NotFound, Unauthenticated,
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Policies: find faults, run their tests, ask what they decide and why.", no_args_is_help=True)
+app = typer.Typer(
+    help="Policies: find faults, run their tests, ask what they decide and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 
 Where = Annotated[str, typer.Argument(metavar="DIR|FILE", help="A policy folder, a .rego file, or a starter's name.")]
-Policies = Annotated[str, typer.Option("--policies", help="A policy folder, a .rego file, or a starter's name.")]
+Policies = Annotated[
+    str, typer.Option("--policies", metavar="DIR", help="A policy folder, a .rego file, or a starter's name.")
+]
 Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON value on standard output.")]
 Input = Annotated[
-    str | None, typer.Option("--input", help="A file with one policy input document as JSON; - reads it.")
+    str | None,
+    typer.Option("--input", metavar="FILE", help="A file with one policy input document as JSON; - reads it."),
 ]
 
 
@@ -51,10 +60,12 @@ def check(
     where: Where,
     *,
     tools: Annotated[
-        Path | None, typer.Option("--tools", help="JSON {server: [tool, ...]}: warn of tools that no rule allows.")
+        Path | None,
+        typer.Option("--tools", metavar="FILE", help="JSON {server: [tool, ...]}: warn of tools that no rule allows."),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Ask the servers of this configuration for their tools instead.")
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Ask the servers of this configuration for their tools instead."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
     as_json: Json = False,
@@ -124,10 +135,13 @@ def evaluate(*, policies: Policies, given: Input = "-", as_json: Json = False) -
 def explain(
     decision: Annotated[str | None, typer.Argument(metavar="[ID]", help="A recorded decision, dec_...")] = None,
     *,
-    policies: Annotated[str | None, typer.Option("--policies", help="The policies to ask; see `eval`.")] = None,
+    policies: Annotated[
+        str | None,
+        typer.Option("--policies", metavar="DIR", help="The policies to ask; default: those last used there."),
+    ] = None,
     given: Input = None,
-    data: Annotated[Path | None, typer.Option("--data", help="The data folder; the default one if not given.")] = None,
-    url: Annotated[str | None, typer.Option("--url", help="Ask a running server; FULCRUM_API_KEY says who.")] = None,
+    data: DataOption = None,
+    url: UrlOption = None,
     as_json: Json = False,
 ) -> None:
     """Show which rule said what, and the input as policy saw it: for an input, or for a recorded decision."""
@@ -146,16 +160,29 @@ def explain(
             from fulcrum_mcp.cli.policy_record import recorded  # noqa: PLC0415 - loads SQLite or HTTP
 
             record, document = recorded(decision or "", data, url)
-        _explain(record, document, policies, as_json=as_json)
+        _explain(record, document, policies, data, as_json=as_json)
 
 
-def _explain(record: dict[str, Any] | None, document: Any, policies: str | None, *, as_json: bool) -> None:
+def _explain(
+    record: dict[str, Any] | None, document: Any, given: str | None, data: Path | None, *, as_json: bool
+) -> None:
     spoken: list[Mapping[str, Any]] = []
-    if policies is not None and isinstance(document, dict):
+    policies = given if given is not None or record is None else _last_used(data)
+    notes: list[str] = []
+    asked = policies is not None and isinstance(document, dict)
+    if policies is not None and asked:
         from fulcrum_mcp.composition.policy import explain_input  # noqa: PLC0415 - loads the engine
 
-        spoken = explain_input(policies, document)
-    notes = _notes(record, document, policies)
+        try:
+            spoken = explain_input(policies, document)
+            notes = _notes(record, document, policies)
+        except Invalid as exc:
+            if given is not None:
+                raise
+            asked = False
+            notes = [f"the policies of {policies} cannot be asked again: {exc}"]
+    else:
+        notes = _notes(record, document, policies)
     if as_json:
         typer.echo(json.dumps({"decision": record, "spoken": spoken, "input": document, "notes": notes}))
         return
@@ -163,11 +190,20 @@ def _explain(record: dict[str, Any] | None, document: Any, policies: str | None,
         typer.echo(line)
     for one in spoken:
         typer.echo(spoken_line(one))
-    if policies is not None and document is not None and not spoken:
+    if asked and not spoken:
         typer.echo("no rule spoke: what no policy allows is denied")
     typer.echo("input:")
     for line in json.dumps(document, indent=2, ensure_ascii=True).splitlines():
         typer.echo(f"  {line}")
+
+
+def _last_used(data: Path | None) -> str | None:
+    """The policies that the gateway of this data folder (or of the environment) was started with last."""
+    from fulcrum_mcp.composition.policy import remembered_policies  # noqa: PLC0415 - loads the engine
+    from fulcrum_mcp.settings import load  # noqa: PLC0415 - not for every command
+
+    settings = load(None, environ=os.environ, overrides={"data": data})
+    return str(settings.policies) if settings.policies is not None else remembered_policies(settings.data)
 
 
 def _notes(record: dict[str, Any] | None, document: Any, policies: str | None) -> list[str]:

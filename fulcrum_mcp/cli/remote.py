@@ -167,6 +167,8 @@ def _key() -> str:
             except (OSError, UnicodeDecodeError) as exc:
                 raise Invalid(f"{name}_FILE: {path} cannot be read; check the path and its permissions.") from exc
         value = (value or "").strip()
-        if value and value.isascii() and value.isprintable():
+        if value and not (value.isascii() and value.isprintable()):
+            raise Invalid(f"{name}: holds a character that no key has; set it to the key alone")
+        if value:
             return value
     raise Invalid("--url needs a key; set FULCRUM_API_KEY (fulcrum keys create makes one).")

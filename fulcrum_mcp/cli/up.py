@@ -14,6 +14,7 @@ from fulcrum_mcp.cli.greeting import count, say_change, say_clients, watch
 from fulcrum_mcp.cli.options import DataOption, LogOption, PoliciesOption
 from fulcrum_mcp.cli.output import note, say
 from fulcrum_mcp.composition.control import FirstKey, admin_key, client_key
+from fulcrum_mcp.composition.policy import remember_policies
 from fulcrum_mcp.composition.server import Server, open_server
 from fulcrum_mcp.settings import Settings, load
 
@@ -56,6 +57,7 @@ def up(
 
 async def _serve(settings: Settings) -> None:
     server = await open_server(settings)
+    remember_policies(settings.data, server.plane.snapshots.where)
     admin = admin_key(server.control, settings)
     client = client_key(server.control, settings)
     server.plane.snapshots.on_change = say_change

@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +12,9 @@ import uvloop
 
 from fulcrum_mcp import logs
 from fulcrum_mcp.cli.options import DataOption, LogOption, PoliciesOption
+from fulcrum_mcp.cli.output import note
 from fulcrum_mcp.composition.wrap import wrap_settings, wrap_stdio
+from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.settings import load
 
 __all__ = ["app"]
@@ -40,5 +44,9 @@ def wrap(
 ) -> None:
     """Govern one stdio MCP server; nothing else needs to run."""
     logs.configure(log)
+    if shutil.which(command[0]) is None:
+        raise Unavailable(f"{command[0]}: no such program in PATH; install it, or write its whole path")
+    if sys.stdin.isatty():
+        note("fulcrum wrap: reading MCP from this terminal; it is meant to be started by a client: see the README")
     settings = load(config, environ=os.environ, overrides={"data": data, "policies": policies})
     uvloop.run(wrap_stdio(wrap_settings(settings, name or _server_name(command), tuple(command)), role))

@@ -27,10 +27,13 @@ __all__ = [
     "phase_of",
     "policies_of_decision",
     "read_input",
+    "remember_policies",
+    "remembered_policies",
     "run_tests",
 ]
 
 _PATIENCE = 30
+_REMEMBERED = "policies.last"
 _ROLE = 64
 _ROLES = 500
 
@@ -49,6 +52,9 @@ def check_policies(where: str, tools: Path | None = None, config: Path | None = 
     except InvalidPolicy as exc:
         return [*exc.problems, *([] if exc.fatal else lint(source))]
     problems = lint(source)
+    if not RegoEngine(source).info.names:
+        hint = "add a .rego file with `package fulcrum.policies.NAME`"
+        problems.append(Problem(where, 0, 0, "no policy in it, so every call would be denied", hint))
     if tools is not None:
         problems.extend(unallowed(source, _listed(tools), _roles(source)))
     if config is not None:
@@ -143,6 +149,25 @@ def policies_of_decision(where: str) -> dict[str, str]:
     admit(source)
     verdicts = RegoEngine(source).judge("call", b"{}")
     return {verdict.policy: verdict.revision for verdict in verdicts}
+
+
+def remember_policies(data: Path, where: Path | str) -> None:
+    """So that a decision can be explained later with the files that took it: the last ones used on a data folder."""
+    text = str(where.resolve()) if isinstance(where, Path) else where
+    draft = data / f".policies.{os.getpid()}"
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(data / _REMEMBERED)
+    except OSError:
+        draft.unlink(missing_ok=True)
+
+
+def remembered_policies(data: Path) -> str | None:
+    """What `remember_policies` kept, if it can be read."""
+    try:
+        return (data / _REMEMBERED).read_text(encoding="utf-8") or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 def _listed(path: Path) -> dict[str, list[Mapping[str, Any]]]:

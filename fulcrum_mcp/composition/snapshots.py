@@ -36,7 +36,8 @@ class Snapshots:
     def __init__(self, settings: Settings, stored_budgets: Callable[[], Sequence[Budget]]) -> None:
         self._settings = settings
         self._stored_budgets = stored_budgets
-        self._where = settings.policies if settings.policies is not None else OBSERVE
+        self.where: Final = settings.policies if settings.policies is not None else OBSERVE
+        """The folder or starter policy that is judged by."""
         self._print = ""
         self._budgets: tuple[Budget, ...] = ()
         self._engine: PolicyEngine | None = None
@@ -54,6 +55,11 @@ class Snapshots:
         """The snapshot to start with. Raises `Invalid`: a gateway does not start on broken policies."""
         self._print = self._fingerprint()
         self._engine = self._load(self._admitted())
+        if self._settings.policy.engine == "rego" and not self._engine.info.names:
+            raise Invalid(
+                f"{self.where}: no policy in it, so every call would be denied; add a .rego file with "
+                "`package fulcrum.policies.NAME`, or name a starter policy such as allow_all"
+            )
         self._budgets = self._all_budgets()
         return SnapshotHolder(self._snapshot())
 
@@ -92,9 +98,9 @@ class Snapshots:
             self.on_change(sentence)
 
     def _fingerprint(self) -> str:
-        place = Path(self._where)
+        place = Path(self.where)
         try:
-            return fingerprint(place) if place.exists() else str(self._where)
+            return fingerprint(place) if place.exists() else str(self.where)
         except _UNREADABLE as fault:
             return f"unreadable: {fault}"
 
@@ -106,15 +112,15 @@ class Snapshots:
         from fulcrum_adapters.rego.testing import read_suite  # noqa: PLC0415 - same
 
         try:
-            source = read_policies(self._where)
+            source = read_policies(self.where)
         except FulcrumError:
             raise
         except _UNREADABLE as fault:
-            raise Invalid(f"{self._where}: cannot be read ({fault}); mend it or take it away") from fault
+            raise Invalid(f"{self.where}: cannot be read ({fault}); mend it or take it away") from fault
         data = self._settings.policy.data
         if data:
             source = PolicySource(source.modules, {**source.data, **data}, source.name)
-        place = Path(self._where)
+        place = Path(self.where)
         admit(source, read_suite(place) if place.exists() else None)
         return source
 

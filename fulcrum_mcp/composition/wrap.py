@@ -4,14 +4,18 @@ import asyncio
 import contextlib
 import os
 import signal
+import stat
 import sys
+import threading
 from pathlib import Path
+from typing import BinaryIO
 
 from fulcrum_mcp.api.mcp.stdio import StdioFace
 from fulcrum_mcp.composition.audit import open_processor
 from fulcrum_mcp.composition.control import open_control, open_ledger_usage
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import open_data_plane
+from fulcrum_mcp.composition.policy import remember_policies
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.gateway.single import SingleFace
 from fulcrum_mcp.processor import ProcessorConfig
@@ -37,6 +41,7 @@ async def wrap_stdio(settings: Settings, role: str | None) -> None:
     usage, close_usage = open_ledger_usage(folder)
     control = open_control(settings, usage)
     plane = await open_data_plane(settings, lambda: control.budget_repository.list(None))
+    remember_policies(folder, plane.snapshots.where)
     processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     processor.start()
     principal = Principal(
@@ -49,7 +54,7 @@ async def wrap_stdio(settings: Settings, role: str | None) -> None:
     exchange = next(iter(plane.hub.exchanges.values()))
     reader = asyncio.StreamReader(limit=_MAX_LINE)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), _input())
     out = sys.stdout.buffer
 
     def write(line: bytes) -> None:
@@ -70,3 +75,19 @@ async def wrap_stdio(settings: Settings, role: str | None) -> None:
         await asyncio.to_thread(processor.stop)
         close_usage()
         control.close()
+
+
+def _input() -> BinaryIO:
+    """Standard input as something an event loop can wait for: uvloop ends the process over a file or a device."""
+    mode = os.fstat(0).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return sys.stdin.buffer
+    ours, theirs = os.pipe()
+    threading.Thread(target=_pump, args=(theirs,), name="fulcrum-stdin", daemon=True).start()
+    return os.fdopen(ours, "rb", 0)
+
+
+def _pump(into: int) -> None:
+    with contextlib.suppress(OSError), os.fdopen(into, "wb", 0) as pipe:
+        while part := os.read(0, 65_536):
+            pipe.write(part)
