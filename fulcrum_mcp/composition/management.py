@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_mcp.composition.audit import open_spool
 from fulcrum_mcp.control.record import Record
 from fulcrum_mcp.core.audit import RecordDraft
@@ -42,10 +43,22 @@ def into_spool(folder: Path) -> Record:
     """For a short command beside whoever else uses the data folder."""
 
     def record(principal: Principal, kind: str, subject: str, data: Mapping[str, Any]) -> None:
+        if not (folder / "spool").exists():
+            _begin_ledger(folder)
         with open_spool(folder) as spool:
             spool.append([_draft(principal, kind, subject, data)])
 
     return record
+
+
+def _begin_ledger(folder: Path) -> None:
+    """A spool without a ledger means a ledger that was lost: who begins the one begins the other first."""
+    store = SqliteStore(folder / "ledger.db")
+    try:
+        with store.transaction():
+            pass
+    finally:
+        store.close()
 
 
 def _draft(principal: Principal, kind: str, subject: str, data: Mapping[str, Any]) -> RecordDraft:
