@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from asgi_driver import Stream
-from gateway_rig import Client, Rig, with_defaults
+from gateway_rig import Client, with_defaults
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.ports import ServerSentEvent
@@ -61,9 +61,9 @@ def open_get(client: Client, last: str | None = None) -> Stream:
     return client.rig.app.open("GET", client.path, with_defaults(headers))
 
 
-async def until(rig: Rig, condition: Any, what: str) -> None:
+async def until(condition: Callable[[], object], what: str) -> None:
     """Let the loop run until something holds, for five seconds at most."""
     async with asyncio.timeout(5):
-        while not condition():
-            await rig.journal.run(lambda: None)
+        while not condition():  # noqa: ASYNC110 - anything may be the condition
+            await asyncio.sleep(0.001)
     assert condition(), what

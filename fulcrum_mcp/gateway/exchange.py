@@ -98,7 +98,8 @@ class Exchange:
             return refused(message, _INVALID_REQUEST, f"Invalid Request: {message.method} needs an id", status=400)
         if message.method == "notifications/cancelled" and incoming.session is not None:
             named = message.params.get("requestId")
-            cancelled = incoming.session.open.get(named) if isinstance(named, str | int) else None
+            found = incoming.session.open.get(named) if isinstance(named, str | int) else None
+            cancelled = None if isinstance(named, bool) else found
             if cancelled is not None:
                 cancelled.cancelled = True
         if message.method.startswith("notifications/"):

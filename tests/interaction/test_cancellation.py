@@ -171,7 +171,7 @@ async def test_listening_client_that_goes_closes_the_stream_upstream() -> None:
         live.push({"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": 1}})
         assert (await stream.next_event()).message["method"] == "notifications/message"
         await gone(stream)
-        await until(rig, live.reply.closed.is_set, "closed upstream")
+        await until(live.reply.closed.is_set, "closed upstream")
 
 
 class Stuck(MemoryReply):

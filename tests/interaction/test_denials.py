@@ -118,7 +118,7 @@ async def test_client_that_goes_while_its_decision_is_recorded_is_never_served_a
         stream.disconnect()
         await asyncio.wait([stream.task], timeout=5)
         log.gate.set()
-        await until(rig, lambda: rig.records("finished"), "the end is recorded")
+        await until(lambda: rig.records("finished"), "the end is recorded")
         assert rig.servers["files"].calls == []
         assert rig.records("finished")[0]["data"]["outcome"] == "cancelled"
         assert rig.records("decided")[0]["data"]["effect"] == "allow"

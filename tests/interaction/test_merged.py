@@ -205,7 +205,7 @@ async def test_one_get_stream_carries_all_servers_and_resumes_at_the_right_one()
         assert (await stream.next_event()).id == "b:e2"
         stream.disconnect()
         await asyncio.wait([stream.task], timeout=5)
-        await until(rig, two.gets[0][1].reply.closed.is_set, "closed")
+        await until(two.gets[0][1].reply.closed.is_set, "closed")
         resumed = open_get(client, "b:e1")
         await resumed.head()
         assert [last for last, _ in two.gets] == [None, "e1"]

@@ -106,7 +106,7 @@ async def test_client_that_goes_closes_every_stream_upstream() -> None:
         stream.disconnect()
         await asyncio.wait([stream.task], timeout=5)
         for each in (one, two):
-            await until(rig, each.stream.reply.closed.is_set, "closed upstream")
+            await until(each.stream.reply.closed.is_set, "closed upstream")
 
 
 async def test_server_that_refuses_is_left_out() -> None:

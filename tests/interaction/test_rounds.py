@@ -224,7 +224,7 @@ async def test_client_that_goes_while_its_second_leg_is_recorded_pays_for_the_fi
         stream.disconnect()
         await asyncio.wait([stream.task], timeout=5)
         log.gate.set()
-        await until(rig, lambda: (1, "cancelled") in ends(rig), "recorded")
+        await until(lambda: (1, "cancelled") in ends(rig), "recorded")
         assert asking.states == [None]
         assert balance(rig) == (1, 0)
 

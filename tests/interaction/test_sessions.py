@@ -350,5 +350,5 @@ async def test_calls_of_a_session_that_was_crowded_out_are_still_settled(monkeyp
         polled.streams[-1].end()
         await stream.end()
         rig.hub.sweep(asyncio.get_running_loop().time() + hub.LOST_AFTER + 5)
-        await until(rig, lambda: finished(rig) == ["outcome_unknown"], "settled")
+        await until(lambda: finished(rig) == ["outcome_unknown"], "settled")
         assert charged(rig) == (1, 0)

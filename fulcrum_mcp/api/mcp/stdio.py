@@ -101,7 +101,8 @@ class StdioFace:
             return
         if era.modern and message.method == "notifications/cancelled":
             named = message.params.get("requestId")
-            cancelled = self._tasks.get(named) if isinstance(named, str | int) else None
+            found = self._tasks.get(named) if isinstance(named, str | int) else None
+            cancelled = None if isinstance(named, bool) else found
             if cancelled is not None:
                 cancelled.cancel()
             return
