@@ -54,12 +54,17 @@ class Embedded:
     answered: dict[str, str] = field(default_factory=dict[str, str])
     """text -> `ok` or `denied` (with a record)."""
     refused: list[str] = field(default_factory=list[str])
-    """Texts of calls that were denied because a part failed, so that no record may exist."""
+    """Texts of calls that were denied because a part failed: recorded or not, never forwarded."""
     _number: int = 0
 
     @property
     def data(self) -> Path:
         return self.settings.data
+
+    @property
+    def admin(self) -> str:
+        """The operator's key."""
+        return ADMIN
 
     @property
     def forwarded(self) -> int:

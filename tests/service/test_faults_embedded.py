@@ -11,8 +11,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from embedded_rig import Embedded, elsewhere, open_embedded
 from gateway_rig import engine_of
 from governed_processes import until
 from kill_checker import faults
+from store_harm import OTHER_LEDGER, locked, moved_away, noise, replaced_by_another_ledger, replaced_by_nothing
 
 from fulcrum_adapters.spool import Spool
 from fulcrum_adapters.spool import spool as spool_module
@@ -33,21 +34,6 @@ from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway import journal as journal_module
 
 pytestmark = [pytest.mark.service, pytest.mark.anyio]
-
-LOCK = """
-import sqlite3, sys
-held = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
-held.execute("BEGIN IMMEDIATE")
-print("locked", flush=True)
-sys.stdin.read()
-"""
-OTHER_LEDGER = """
-import sys
-from pathlib import Path
-from fulcrum_adapters.sqlite.store import SqliteStore
-SqliteStore(Path(sys.argv[1])).ledger.open("nobody")
-"""
-SUFFIXES = ("", "-wal", "-shm")
 
 
 @pytest.fixture
@@ -64,60 +50,6 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Embedded]:
         await opened.serves_again()
         assert opened.blind == 0
     assert faults(opened.evidence()) == []
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Another process writes to an SQLite file, and takes its time."""
-    with elsewhere(LOCK, path) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "locked\n"
-        try:
-            yield
-        finally:
-            other.communicate()
-
-
-@contextmanager
-def moved_away(path: Path) -> Iterator[None]:
-    """Nothing is there, until it is put back."""
-    saved = path.parent / "saved"
-    saved.mkdir()
-    for suffix in SUFFIXES:
-        if Path(f"{path}{suffix}").exists():
-            Path(f"{path}{suffix}").rename(saved / f"file{suffix}")
-    try:
-        yield
-    finally:
-        for suffix in SUFFIXES:
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-            if (saved / f"file{suffix}").exists():
-                (saved / f"file{suffix}").rename(f"{path}{suffix}")
-        saved.rmdir()
-
-
-@contextmanager
-def replaced_by_nothing(path: Path) -> Iterator[None]:
-    with moved_away(path):
-        path.touch()
-        yield
-
-
-@contextmanager
-def replaced_by_another_ledger(path: Path) -> Iterator[None]:
-    """A good one, in which nothing was ever spent."""
-    with moved_away(path):
-        with elsewhere(OTHER_LEDGER, path) as other:
-            other.communicate()
-        assert path.stat().st_size > 0
-        yield
-
-
-@contextmanager
-def noise(path: Path) -> Iterator[None]:
-    with moved_away(path):
-        path.write_bytes(os.urandom(8192))
-        yield
 
 
 async def refused(gateway: Embedded, told: str, *, times: int = 4, within: float = 6.0) -> None:
