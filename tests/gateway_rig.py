@@ -25,6 +25,7 @@ from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.substitute import substitute
 from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.call import Phase, Principal
 from fulcrum_mcp.core.decision import Verdict
@@ -35,9 +36,10 @@ from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.gate import Gate
 from fulcrum_mcp.gateway.govern import Governor
 from fulcrum_mcp.gateway.hub import Hub
-from fulcrum_mcp.gateway.journal import Journal
+from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.merged import MergedFace
 from fulcrum_mcp.gateway.param_headers import encode_header
+from fulcrum_mcp.gateway.records import FINISHED
 from fulcrum_mcp.gateway.respond import Responder
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.seal import Sealer
@@ -95,6 +97,34 @@ class RecordingEngine:
         return [json.loads(document) for asked, document in self.asked if asked == phase]
 
 
+class Ends:
+    """Stands before a log and beside its journal: how many ends of calls were told, and how many are written."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self.log = log
+        self.writer = log.writer
+        self.told = 0
+        self.written = 0
+
+    def watch(self, journal: Journal) -> None:
+        """Count what is told to this journal from now on."""
+        settle = journal.settle
+
+        def told(settlement: Settlement) -> None:
+            self.told += settlement.build is not None
+            settle(settlement)
+
+        journal.settle = told  # type: ignore[method-assign]
+
+    def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
+        written = self.log.append(drafts)
+        self.written += sum(draft.type == FINISHED for draft in drafts)
+        return written
+
+    def close(self) -> None:
+        self.log.close()
+
+
 @dataclass(slots=True)
 class Rig:
     """A gateway. `engine` records; `log.lines` are the audit records; `servers` the upstreams by name."""
@@ -109,6 +139,7 @@ class Rig:
     log: AuditLog
     history: MemoryHistory
     servers: Mapping[str, ScriptedServer]
+    ends: Ends
     _revision: int = field(default=1)
 
     async def post(self, path: str, body: bytes | Sequence[bytes], *headers: tuple[str, str]) -> Exchanged:
@@ -135,9 +166,10 @@ class Rig:
             server.requests.clear()
 
     async def settled(self) -> None:
-        """All settlements queued until now are in the log (the journal takes them before an errand's tick ends)."""
-        for _ in range(2):
-            await self.journal.run(lambda: None)
+        """Wait until every call that has ended is in the log as ended."""
+        async with asyncio.timeout(10):
+            while self.journal._settlements or self.ends.written < self.ends.told:  # noqa: ASYNC110 - nobody else waits for it
+                await asyncio.sleep(0.001)
 
     def records(self, kind: str = "") -> list[dict[str, Any]]:
         """The audit records whose type ends so, parsed."""
@@ -243,7 +275,9 @@ async def open_rig(
     ledger = ledger or MemoryLedger()
     log = log or MemoryAuditLog()
     history = MemoryHistory()
-    journal = Journal(ledger, log)
+    ends = Ends(log)
+    journal = Journal(ledger, ends)
+    ends.watch(journal)
     settler = Settler(journal, history, _mac_key)
     governor = Governor(holder, journal, ledger, history, settler, _mac_key)
     sealer = Sealer([b"k" * 32])
@@ -270,7 +304,7 @@ async def open_rig(
     )
     by_name = {server.name: server for server in servers}
     app = Asgi(endpoint)
-    rig = Rig(app, endpoint, hub, journal, holder, recording, ledger, log, history, by_name)
+    rig = Rig(app, endpoint, hub, journal, holder, recording, ledger, log, history, by_name, ends)
     journal.start()
     try:
         if warm:
