@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -174,12 +175,10 @@ async def test_expired_state_is_refused_and_the_call_settled_at_its_estimate(mon
         rig.hub.sweep(time.monotonic())
         await rig.settled()
         assert balance(rig) == (0, 1)
-        real, monotonic = time.time, time.monotonic
-        monkeypatch.setattr(time, "time", lambda: real() + 601)
-        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 601)
+        later = SimpleNamespace(time=lambda: time.time() + 601, monotonic=lambda: time.monotonic() + 601)
+        monkeypatch.setattr("fulcrum_mcp.gateway.rounds.time", later)
         assert (await call(client, state)).code == -32602
-        rig.hub.sweep(monotonic())
-        monkeypatch.undo()
+        rig.hub.sweep(time.monotonic())
         await rig.settled()
         assert balance(rig) == (1, 0)
         rig.hub.sweep(time.monotonic() + 700)

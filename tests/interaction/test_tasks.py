@@ -1,6 +1,7 @@
 """Calls that an upstream ends later as a task: settled at their end, known to their principal only."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,10 +196,9 @@ async def test_task_that_never_ends_has_an_unknown_outcome_after_a_day(monkeypat
         rig.hub.sweep(time.monotonic())
         await rig.settled()
         assert ends(rig) == []
-        monotonic = time.monotonic
-        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + 24 * 3600 + 1)
-        rig.hub.sweep(monotonic())
-        monkeypatch.undo()
+        tomorrow = SimpleNamespace(monotonic=lambda: time.monotonic() + 24 * 3600 + 1)
+        monkeypatch.setattr("fulcrum_mcp.gateway.tasks.time", tomorrow)
+        rig.hub.sweep(time.monotonic())
         await rig.settled()
         assert ends(rig) == ["outcome_unknown"]
         assert balance(rig) == (1, 0)
