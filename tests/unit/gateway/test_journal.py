@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from journal_doubles import GatedLog, MoodyLedger
+from live_stream import until
 
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Amounts, Budget, Commit, Match, Outcome, Refused, Reserve, Reserved, Scope
@@ -176,7 +176,7 @@ async def test_settlement_without_a_call_is_written_by_itself(journal: Journal, 
     log.reached.clear()
     journal.settle(Settlement(None, lambda: draft("c1", "finished")))
     await reached(log)
-    await journal.run(lambda: None)
+    await until(lambda: subjects(log, "finished"), "written")
     assert subjects(log, "finished") == ["c1"]
 
 
@@ -192,7 +192,7 @@ async def test_call_cancelled_while_it_is_recorded_is_abandoned_with_its_outcome
         await task
     assert calls.abandoned == []
     log.gate.set()
-    await journal.run(lambda: None)
+    await until(lambda: calls.abandoned, "abandoned")
     assert [(call, type(outcome)) for call, outcome in calls.abandoned] == [("c1", Reserved)]
 
 
@@ -227,7 +227,8 @@ async def test_cancelled_call_of_a_failed_tick_is_not_abandoned(journal: Journal
     log.gate.set()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await journal.run(lambda: None)
+    await until(lambda: journal.faults, "the tick has failed")
+    await spin()
     assert calls.abandoned == []
 
 
@@ -272,8 +273,8 @@ async def test_end_that_cannot_be_recorded_harms_nobody_else(
     assert ledger.open("memory") == [("c2", 0), ("c3", 0)]
 
 
-async def test_errand_runs_on_the_journals_thread_and_its_fault_reaches_the_caller(journal: Journal) -> None:
-    assert await journal.run(lambda: threading.current_thread().name) == "fulcrum-journal"
+async def test_errand_brings_its_result_or_its_fault_to_the_caller(journal: Journal) -> None:
+    assert await journal.run(lambda: 7) == 7
     with pytest.raises(Unavailable, match="history: gone"):
         await journal.run(_raise)
 
