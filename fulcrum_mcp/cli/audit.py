@@ -28,6 +28,9 @@ app = typer.Typer(
 )
 
 _DECIDED = "dev.fulcrum.tool_call.decided"
+_FINISHED = "dev.fulcrum.tool_call.finished"
+_OUTCOMES = ("ok", "error", "timeout", "cancelled", "outcome_unknown", "withheld")
+_EFFECTS = ("allow", "deny", "require_approval", *_OUTCOMES)
 _SPAN = re.compile(r"(\d{1,9})(s|m|h|d|w)")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _POLL = 0.25
@@ -60,23 +63,32 @@ def _moment(text: str | None, option: str) -> int | None:
 @app.command()
 def query(
     *,
-    tool: Annotated[str | None, typer.Option(help="SERVER__TOOL; * and ? match anything, as in 'files__*'.")] = None,
-    effect: Annotated[
-        str | None, typer.Option(help="allow, deny, require_approval; for finished calls the outcome.")
+    tool: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="SERVER__TOOL; * and ? match anything, as in 'files__*'.")
     ] = None,
-    agent: Annotated[str | None, typer.Option(help="Who called.")] = None,
-    since: Annotated[str | None, typer.Option(help="1h, 2d, ... ago, or a time.")] = None,
-    until: Annotated[str | None, typer.Option(help="As since.")] = None,
+    effect: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD", help="allow, deny, require_approval; or how a call ended: ok, error, timeout, ..."
+        ),
+    ] = None,
+    agent: Annotated[str | None, typer.Option(metavar="NAME", help="Who called.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="WHEN", help="1h, 2d, ... ago, or a time.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="WHEN", help="As since.")] = None,
     kind: Annotated[str, typer.Option("--type", help="A record's type; 'all' for every one.")] = _DECIDED,
-    call: Annotated[str | None, typer.Option(help="A call's id.")] = None,
-    decision: Annotated[str | None, typer.Option(help="A decision's id.")] = None,
-    tenant: Annotated[str | None, typer.Option(help="Of one tenant only (with --data).")] = None,
+    call: Annotated[str | None, typer.Option(metavar="ID", help="A call's id.")] = None,
+    decision: Annotated[str | None, typer.Option(metavar="ID", help="A decision's id.")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Of one tenant only (with --data).")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="At most so many, the newest.")] = 100,
     as_json: LinesOption = False,
     data: DataOption = None,
     url: UrlOption = None,
 ) -> None:
     """Records that match, oldest first."""
+    if effect is not None and effect not in _EFFECTS:
+        raise Invalid(f'--effect "{effect}" is not one of {", ".join(_EFFECTS)}')
+    if effect in _OUTCOMES and kind == _DECIDED:
+        kind = _FINISHED
     wanted = AuditQuery(
         tenant=tenant,
         tool=tool,
@@ -165,7 +177,7 @@ def _show(lines: Iterable[bytes], *, as_json: bool) -> None:
 def export(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - is standard output.")],
-    tenant: Annotated[str | None, typer.Option(help="Of one tenant only (with --data).")] = None,
+    tenant: Annotated[str | None, typer.Option(metavar="NAME", help="Of one tenant only (with --data).")] = None,
     data: DataOption = None,
     url: UrlOption = None,
 ) -> None:

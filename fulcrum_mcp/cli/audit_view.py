@@ -17,6 +17,8 @@ _MARKS = {
     "require_approval": ("? approval", typer.colors.YELLOW),
 }
 
+_OVER = {"deny": "✘ over budget", "require_approval": "? over budget"}
+
 
 def describe(line: bytes, *, quiet: bool = False) -> str | None:
     """One line for a person; with `quiet` None for what went as it should (a `finished` with outcome ok)."""
@@ -32,30 +34,41 @@ def describe(line: bytes, *, quiet: bool = False) -> str | None:
             return None
         spent = _milliseconds(data.get("duration_us"))
         return clean(f"{when}  ↳ {data.get('outcome')}  {spent}  {data.get('decision_id')}")
-    return clean(f"{when}  {kind}  {record.get('subject')}  {json.dumps(data, ensure_ascii=False)}")
+    by = data.pop("by", None)
+    who = by.get("agent") if isinstance(by, dict) else ""
+    shown = json.dumps(data, ensure_ascii=False)
+    return clean(f"{when}  • {kind:<11}  {who or '':<12}  {record.get('subject')}  {shown}")
 
 
 def _decided(data: dict[str, Any]) -> str:
     word, colour = _MARKS.get(str(data.get("effect")), (str(data.get("effect")), typer.colors.WHITE))
+    if any(_of_budget(reason) for reason in _items(data.get("reasons"))):
+        word = _OVER.get(str(data.get("effect")), word)
     tool = f"{data.get('server')}__{data.get('tool')}" if data.get("server") else str(data.get("tool"))
     principal = data.get("principal")
     agent = principal.get("agent") if isinstance(principal, dict) else None
     parts = [f"{clean(agent):<12}", f"{clean(tool):<32}", _milliseconds(data.get("duration_us"))]
     parts += [clean(_reason(reason)) for reason in _items(data.get("reasons"))]
     parts.append(clean(data.get("decision_id")))
-    return "  ".join([_coloured(f"{clean(word):<10}", colour), *(part for part in parts if part)])
+    return "  ".join([_coloured(f"{clean(word):<13}", colour), *(part for part in parts if part)])
 
 
 def _items(value: object) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+def _of_budget(reason: dict[str, Any]) -> bool:
+    return reason.get("code") in {"budget_exceeded", "rate_limited"} and not reason.get("rule")
+
+
 def _reason(reason: dict[str, Any]) -> str:
-    by = str(reason.get("policy") or reason.get("code") or "")
-    rule = reason.get("code") or reason.get("rule")
-    who = f"{by} ({rule})" if rule and rule != by else by
-    message = reason.get("message")
-    return f"{who}: {message}" if message and message != rule else who
+    by, code, message = (str(reason.get(name) or "") for name in ("policy", "code", "message"))
+    if _of_budget(reason):
+        return f'budget "{by}": {message}'
+    if code == "allowed":
+        return f"policy {by}"
+    who = f"{by} ({code})" if by and code and code != by else by or code
+    return f"{who}: {message}" if message and message != code else who
 
 
 def _milliseconds(value: object) -> str:

@@ -16,6 +16,7 @@ __all__ = ["app"]
 app = typer.Typer(
     help="Make, list and delete budgets.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
 )
+_CENT, _TEN = 0.01, 10
 _SCOPE = "KIND[:ID]: global, tenant, agent, key, workflow, envelope, server, tool or model; without ID one for each."
 
 
@@ -101,9 +102,7 @@ def delete(
 
 def _lines(budget: dict[str, Any], now: datetime) -> Iterator[str]:
     where = " (in a file)" if budget["source"] == "file" else ""
-    rate = f", rate {budget['rate']}" if budget["rate"] else ""
-    facts = f"{budget['scope']}, per {budget['period']}{rate}, {budget['action']}"
-    yield f"{clean(budget['name'])}  [{clean(facts)}]  {budget['id']}{where}"
+    yield f"{clean(budget['name'])}  [{clean(', '.join(_facts(budget)))}]  {budget['id']}{where}"
     rows: list[tuple[str, ...]] = []
     for usage in budget["usage"]:
         for amount, limit in budget["limits"].items():
@@ -116,16 +115,38 @@ def _lines(budget: dict[str, Any], now: datetime) -> Iterator[str]:
                     bar(used, limit),
                     percent,
                     f"{amount_text(used, amount)} of {amount_text(limit, amount)}{noun}",
-                    _pace(usage, amount, noun),
+                    _pace(usage, amount, noun, now),
                     _resets(usage["resets_at"], now),
                 )
             )
-    yield from table(rows) if rows else ["  nothing used yet"]
+    if rows:
+        yield from table(rows)
+    elif budget["limits"]:
+        yield "  nothing used yet"
 
 
-def _pace(usage: dict[str, Any], amount: str, noun: str) -> str:
-    per_hour = usage["per_hour"][amount]
-    return f"{amount_text(per_hour, amount)}{noun} an hour" if per_hour is not None else "-"
+def _facts(budget: dict[str, Any]) -> Iterator[str]:
+    """What the name does not say already."""
+    said = budget["name"].startswith(f"{budget['scope']}: ")
+    if not said:
+        yield budget["scope"]
+        if budget["limits"]:
+            yield f"per {budget['period']}"
+        if budget["rate"]:
+            yield f"rate {budget['rate']}"
+    yield budget["action"]
+
+
+def _pace(usage: dict[str, Any], amount: str, noun: str, now: datetime) -> str:
+    """How fast it is used, over the part of the window that has passed."""
+    if not usage["window_start"]:
+        return "-"
+    seconds = max((now - datetime.fromisoformat(usage["window_start"])).total_seconds(), 1)
+    hourly = usage["committed"][amount] * 3_600 / seconds
+    if amount == "usd_micros":
+        dollars = hourly / 1_000_000
+        return f"${dollars:,.2f} an hour" if dollars >= _CENT or not dollars else f"${dollars:.6f} an hour"
+    return f"{hourly:,.{0 if hourly >= _TEN or not hourly else 1}f}{noun} an hour"
 
 
 def _resets(text: str | None, now: datetime) -> str:

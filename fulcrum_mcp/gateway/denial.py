@@ -16,6 +16,7 @@ __all__ = ["DECISION_META", "DENIED_CODE", "Denial", "denial_message", "told", "
 
 DENIED_CODE: Final = 403001
 DECISION_META: Final = "dev.fulcrum/decision"
+_OF_BUDGETS: Final = frozenset(("budget_exceeded", "rate_limited"))
 
 _FOLDER = re.compile(r"(?<![\w.:/])/(?:[^\s/:'\"]+/)+")
 
@@ -42,8 +43,7 @@ class Denial:
         """One text for the model."""
         parts: list[str] = []
         for reason in self.reasons:
-            by = f" by policy {reason.policy}" if reason.policy else ""
-            code = f" ({reason.code})" if reason.code and reason.code != reason.message else ""
+            by, code = _speaker(reason)
             what = "Approval required" if self.effect == "require_approval" else "Denied"
             parts.append(f"{what}{by}{code}: {reason.message.rstrip('.')}.")
         if self.retry_after is not None:
@@ -64,6 +64,14 @@ class Denial:
         if self.retry_after is not None:
             data["retry_after"] = self.retry_after
         return data
+
+
+def _speaker(reason: Reason) -> tuple[str, str]:
+    """Who said it, and the code where that tells more: a budget speaks for itself."""
+    if reason.code in _OF_BUDGETS and not reason.rule:
+        return f' by budget "{reason.policy}"', ""
+    by = f" by policy {reason.policy}" if reason.policy else ""
+    return by, f" ({reason.code})" if reason.code and reason.code != reason.message else ""
 
 
 def tool_error(

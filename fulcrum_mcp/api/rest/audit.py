@@ -22,6 +22,10 @@ from fulcrum_mcp.ports import AuditQuery
 __all__ = ["AuditFilter", "export_audit", "get_decision", "query_audit"]
 
 Text = Annotated[str, Field(min_length=1, max_length=512)]
+Effect = Literal[
+    "allow", "deny", "require_approval", "ok", "error", "timeout", "cancelled", "outcome_unknown", "withheld"
+]
+"""Of a decision; or the outcome of a call that ended."""
 Row = Annotated[int, Field(ge=0, lt=2**63)]
 _LINES_AT_ONCE = 256
 
@@ -32,7 +36,7 @@ class AuditFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     tool: Text | None = None
-    effect: Literal["allow", "deny", "require_approval"] | None = None
+    effect: Effect | None = None
     agent: Text | None = None
     type: Text | None = None
     call: Text | None = None

@@ -70,10 +70,14 @@ def read_model(model: type[M], document: Mapping[str, Any]) -> M:
         known = ", ".join(model.model_fields)
         said = [
             f"{'.'.join(map(str, fault['loc'])) or 'body'}: "
-            + (f"unknown; known: {known}" if fault["type"] == "extra_forbidden" else fault["msg"])
+            + (f"unknown; known: {known}" if fault["type"] == "extra_forbidden" else _said(fault["msg"]))
             for fault in faults[:8]
         ]
         raise Invalid("; ".join(said)) from None
+
+
+def _said(message: str) -> str:
+    return f"must be {message.removeprefix('Input should be ')}" if message.startswith("Input should be ") else message
 
 
 def read_query(model: type[M], request: Request) -> M:

@@ -27,6 +27,7 @@ def document(**usage: Any) -> dict[str, Any]:
         "committed": {"usd_micros": 520_000},
         "reserved": {"usd_micros": 0},
         "per_hour": {"usd_micros": 43_333},
+        "window_start": "2026-11-24T00:00:00Z",
         "resets_at": "2026-11-25T00:00:00Z",
     }
     budget = {"name": "a dollar", "scope": "agent", "limits": {"usd_micros": 1_000_000}, "rate": None, "id": "b1"}
@@ -41,16 +42,30 @@ def test_usage_is_told_with_bar_pace_and_reset() -> None:
         "████████░░░░░░░░",
         "52 %",
         "$0.52 of $1.00",
-        "$0.043333 an hour",
+        "$0.04 an hour",
         "resets 2026-11-25 00:00 UTC, in 12 h 0 min",
     ]
 
 
 def test_what_never_resets_has_no_pace() -> None:
-    _, line = _lines(document(resets_at=None, per_hour={"usd_micros": None}), NOW)
+    _, line = _lines(document(resets_at=None, window_start=None), NOW)
     assert line.endswith("-  never resets")
 
 
 def test_a_bar_is_full_only_when_all_is_used() -> None:
     assert [bar(used, 100, 4) for used in (0, 1, 99, 100, 500)] == ["░░░░", "█░░░", "███░", "████", "████"]
     assert bar(0, 0, 2) == "██"
+
+
+def test_a_slow_pace_is_not_rounded_to_nothing() -> None:
+    slow = document(committed={"calls": 5}, reserved={"calls": 0})
+    _, line = _lines({**slow, "limits": {"calls": 10}}, NOW)
+    assert "0.4 calls an hour" in line
+    _, cents = _lines(document(committed={"usd_micros": 12_000}), NOW)
+    assert "$0.001000 an hour" in cents
+
+
+def test_a_budget_whose_name_says_it_all_says_it_once() -> None:
+    named = {**document(), "name": "agent: 1.00 usd per day", "scope": "agent"}
+    head, _ = _lines(named, NOW)
+    assert head.startswith("agent: 1.00 usd per day  [hard]")

@@ -65,3 +65,9 @@ def test_denied_tool_call_is_an_error_where_the_setting_says_so() -> None:
 def test_failure_of_an_upstream_is_a_tool_error_too() -> None:
     result = json.loads(tool_error("i", "t", {"a": 1}, modern=False, structured=False))["result"]
     assert result == {"content": [{"type": "text", "text": "t"}], "isError": True, "_meta": {DECISION_META: {"a": 1}}}
+
+
+def test_a_budget_speaks_for_itself() -> None:
+    reason = Reason("a dollar a day", "", "budget_exceeded", "0 of 5 calls left today, resets 00:00 UTC")
+    text = Denial("dec_1", "deny", (reason,)).text
+    assert text == ('Denied by budget "a dollar a day": 0 of 5 calls left today, resets 00:00 UTC. Decision dec_1.')
