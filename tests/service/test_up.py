@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from governed_processes import Up, until
+from governed_processes import FULCRUM, Governed, free_port, until
 
 from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.composition.control import open_ledger_usage
@@ -38,6 +38,35 @@ VERSION = "2025-11-25"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+class Up(Governed):
+    """`fulcrum up`, and an HTTP client."""
+
+    def __init__(self, folder: Path, config: Path) -> None:
+        super().__init__("up", folder / "up.log")
+        bind = f"127.0.0.1:{free_port()}"
+        self.url = f"http://{bind}"
+        self.http = aiohttp.ClientSession()
+        self._command = [*FULCRUM, "up", "--config", str(config), "--data", str(folder / "data"), "--anonymous", "dev"]
+        self._command += ["--policies", "allow_all", "--http", bind, "--grpc", f"127.0.0.1:{free_port()}"]
+
+    async def start(self) -> None:
+        process = await self.spawn(self._command, pipes=False)
+
+        async def ready() -> bool:
+            assert process.returncode is None, self.log.read_text()
+            try:
+                async with self.http.get(f"{self.url}/readyz") as reply:
+                    return reply.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(ready, "fulcrum up is ready")
+
+    async def close(self) -> None:
+        await super().close()
+        await self.http.close()
 
 
 class Legacy:
@@ -92,7 +121,7 @@ async def started(folder: Path) -> AsyncIterator[Up]:
     assert server.stdout is not None
     config = folder / "fulcrum.toml"
     config.write_text(CONFIG.format(port=int(await server.stdout.readline())))
-    up = Up(folder / "data", config, folder / "up.log")
+    up = Up(folder, config)
     try:
         await up.start()
         yield up
