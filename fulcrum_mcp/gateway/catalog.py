@@ -254,7 +254,7 @@ class Catalog:
             if not self.capabilities and capability != "tools":
                 continue
             try:
-                lists[member], seconds = await self._pages(via, method, member)
+                lists[member], seconds = await self.pages(via, method, member)
             except UpcallError as fault:
                 if member == "tools":
                     raise
@@ -270,11 +270,13 @@ class Catalog:
             # One session's view may lack what another has learned.
             tools = {**self.tools, **tools}
         self.tools = tools
-        self.lists = {**self.lists, **lists}
+        if via.principal is None:
+            self.lists = {**self.lists, **lists}
         self.revision += 1
         self._fresh_until = time.monotonic() + ttl
 
-    async def _pages(self, via: Via, method: str, member: str) -> tuple[list[dict[str, Any]], float]:
+    async def pages(self, via: Via, method: str, member: str) -> tuple[list[dict[str, Any]], float]:
+        """One list as it is seen `via`, and the seconds it is good for. Raises `UpcallError` and `UpstreamFailed`."""
         found: list[dict[str, Any]] = []
         cursor: str | None = None
         ttl = 0.0

@@ -15,8 +15,10 @@ from fulcrum_mcp.gateway.merged_lists import (
     BadCursor,
     catalogs_of,
     instructions_of,
+    list_in_session,
     merged_capabilities,
     merged_list,
+    offers_of,
     ready_catalogs,
 )
 from fulcrum_mcp.gateway.merged_session import (
@@ -28,7 +30,7 @@ from fulcrum_mcp.gateway.merged_session import (
     request_all,
 )
 from fulcrum_mcp.gateway.methods import KNOWN
-from fulcrum_mcp.gateway.naming import renamer, resource_server, split_name
+from fulcrum_mcp.gateway.naming import Offer, renamer, resource_server, split_name
 from fulcrum_mcp.gateway.param_headers import encode_header
 from fulcrum_mcp.gateway.pending import Pending
 from fulcrum_mcp.gateway.tasks import TASK_METHODS
@@ -110,6 +112,9 @@ class MergedFace:
         peers = self._exchanges if incoming.session is None else incoming.session.peers
         return await ready_catalogs({name: item for name, item in self._exchanges.items() if name in peers})
 
+    async def _offers(self, incoming: Incoming) -> Sequence[Offer]:
+        return offers_of(await self._catalogs(incoming), None if incoming.modern else incoming.session)
+
     async def _discover(self, message: Message) -> Answer:
         """Offered only where every upstream speaks this era: else a client that knows both falls back, and sees all.
 
@@ -152,8 +157,12 @@ class MergedFace:
             snapshot=exchange.gate.governor.snapshot,
             modern=incoming.modern,
         )
+        session = None if incoming.modern else incoming.session
+        cursor = message.params.get("cursor")
+        if session is not None and cursor is None:
+            await list_in_session(catalogs, session, incoming.principal, message.method)
         try:
-            result = await merged_list(self._exchanges, catalogs, pending, message.params.get("cursor"))
+            result = await merged_list(self._exchanges, catalogs, pending, cursor, session)
         except BadCursor:
             return refused(message, _INVALID_PARAMS, "Invalid params: unknown cursor; begin the list anew")
         return Answer(200, result_message(message.id, result))
@@ -184,8 +193,7 @@ class MergedFace:
 
     async def _by_uri(self, incoming: Incoming, message: Message) -> Answer:
         uri = message.params.get("uri")
-        catalogs = await self._catalogs(incoming)
-        route = resource_server(catalogs, uri) if isinstance(uri, str) else None
+        route = resource_server(await self._offers(incoming), uri) if isinstance(uri, str) else None
         if route is None or route[0] not in self._exchanges:
             code = _INVALID_PARAMS if incoming.modern else _RESOURCE_NOT_FOUND
             return refused(message, code, f"Resource not found: {uri!s:.200}")
@@ -201,7 +209,7 @@ class MergedFace:
             own: dict[str, Any] = {} if found is None else {"name": found[1]}
         else:
             uri = ref.get("uri")
-            found = resource_server(await self._catalogs(incoming), uri) if isinstance(uri, str) else None
+            found = resource_server(await self._offers(incoming), uri) if isinstance(uri, str) else None
             own = {} if found is None else {"uri": found[1]}
         if found is None or found[0] not in self._exchanges:
             return refused(message, _INVALID_PARAMS, "Invalid params: ref names nothing that is listed")

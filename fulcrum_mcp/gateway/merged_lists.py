@@ -3,16 +3,29 @@
 import asyncio
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.listing import LIST_METHODS
-from fulcrum_mcp.gateway.naming import join_name, shown_uri, uri_owners
+from fulcrum_mcp.gateway.naming import Offer, join_name, shown_uri, uri_owners
 from fulcrum_mcp.gateway.pending import Pending
+from fulcrum_mcp.gateway.sessions import Session
+from fulcrum_mcp.gateway.upcall import UpcallError, Via
 
-__all__ = ["BadCursor", "catalogs_of", "instructions_of", "merged_capabilities", "merged_list", "ready_catalogs"]
+__all__ = [
+    "BadCursor",
+    "catalogs_of",
+    "instructions_of",
+    "list_in_session",
+    "merged_capabilities",
+    "merged_list",
+    "offers_of",
+    "ready_catalogs",
+]
 
 PAGE: Final = 500
 _PATIENCE: Final = 10.0
@@ -78,8 +91,50 @@ def _offset(cursor: object) -> int:
     return offset
 
 
+@dataclass(frozen=True, slots=True)
+class _SessionOffer:
+    """What a server offers in one session: it may depend on what that client can do."""
+
+    name: str
+    lists: Mapping[str, Sequence[Mapping[str, Any]]]
+    capabilities: Mapping[str, Any]
+
+
+def offers_of(catalogs: Sequence[Catalog], session: Session | None) -> Sequence[Offer]:
+    """What is offered to this client."""
+    if session is None:
+        return catalogs
+    lists = session.lists
+    return [
+        _SessionOffer(catalog.name, {**catalog.lists, **lists.get(catalog.name, {})}, catalog.capabilities)
+        for catalog in catalogs
+    ]
+
+
+async def list_in_session(catalogs: Sequence[Catalog], session: Session, principal: Principal, method: str) -> None:
+    """Ask each server for one of its lists in the client's own session; who does not answer is taken at its catalog."""
+    member, _ = LIST_METHODS[method]
+    capability = "resources" if member == "resourceTemplates" else member
+
+    async def ask(catalog: Catalog) -> None:
+        peer = session.peers[catalog.name]
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found, _ = await catalog.pages(Via(peer.version, peer.session, principal), method, member)
+        except (UpcallError, UpstreamFailed, TimeoutError):
+            return
+        session.lists.setdefault(catalog.name, {})[member] = found
+
+    asked = [item for item in catalogs if item.name in session.peers and capability in item.capabilities]
+    await asyncio.gather(*(ask(catalog) for catalog in asked))
+
+
 async def merged_list(
-    exchanges: Mapping[str, Exchange], catalogs: Sequence[Catalog], pending: Pending, cursor: object
+    exchanges: Mapping[str, Exchange],
+    catalogs: Sequence[Catalog],
+    pending: Pending,
+    cursor: object,
+    session: Session | None = None,
 ) -> dict[str, Any]:
     """The result of a list method, one page.
 
@@ -89,11 +144,12 @@ async def merged_list(
     member, kind = LIST_METHODS[pending.method]
     offset = _offset(cursor)
     entries: list[Any] = []
-    owners = {} if kind != "resource" else uri_owners(catalogs, member, _uri_key(member))
-    for catalog in catalogs:
+    offers = offers_of(catalogs, session)
+    owners = {} if kind != "resource" else uri_owners(offers, member, _uri_key(member))
+    for catalog, offer in zip(catalogs, offers, strict=True):
         there = replace(pending, server=catalog.name)
         responder = exchanges[catalog.name].responder
-        shown = await responder.visible(there, catalog, kind, catalog.lists.get(member, ()))
+        shown = await responder.visible(there, catalog, kind, offer.lists.get(member, ()))
         entries.extend(_renamed(catalog.name, item, member, owners) for item in shown)
     result: dict[str, Any] = {member: entries[offset : offset + PAGE]}
     if offset + PAGE < len(entries):

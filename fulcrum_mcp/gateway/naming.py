@@ -4,19 +4,39 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw
 
-from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.relay import Rename
 from fulcrum_mcp.gateway.wire import Peek, encode
 from fulcrum_mcp.ports import ServerSentEvent
 
-__all__ = ["join_name", "renamer", "resource_server", "shown_uri", "split_id", "split_name"]
+__all__ = ["Offer", "join_name", "renamer", "resource_server", "shown_uri", "split_id", "split_name"]
 
 SEPARATOR: Final = "__"
+
+
+class Offer(Protocol):
+    """What one server offers, to everybody (its catalog) or to one session."""
+
+    @property
+    def name(self) -> str:
+        """The server's name."""
+        ...
+
+    @property
+    def lists(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Descriptors by the result's member name."""
+        ...
+
+    @property
+    def capabilities(self) -> Mapping[str, Any]:
+        """What the server says it can do."""
+        ...
+
+
 _WILD: Final = ("{+", "{#", "{/")
 _MAX_URI: Final = 8192
 
@@ -75,7 +95,7 @@ def shown_uri(server: str, uri: str, owners: Mapping[str, Sequence[str]]) -> str
     return uri if len(owners.get(uri, ())) <= 1 else f"{server}+{uri}"
 
 
-def uri_owners(catalogs: Iterable[Catalog], member: str, key: str) -> dict[str, list[str]]:
+def uri_owners(catalogs: Iterable[Offer], member: str, key: str) -> dict[str, list[str]]:
     """Which servers list each URI (or URI template)."""
     owners: dict[str, list[str]] = {}
     for catalog in catalogs:
@@ -123,7 +143,7 @@ def _no_slash(uri: str, starts: set[int]) -> set[int]:
     return ends
 
 
-def resource_server(catalogs: Sequence[Catalog], uri: str) -> tuple[str, str] | None:
+def resource_server(catalogs: Sequence[Offer], uri: str) -> tuple[str, str] | None:
     """(server, the server's own URI) for a URI on the merged face; None if none or several could be meant."""
     owners = uri_owners(catalogs, "resources", "uri").get(uri, [])
     if len(owners) == 1:

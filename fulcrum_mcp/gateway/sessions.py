@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, UnsetType
@@ -89,6 +89,8 @@ class Session:
         self.peers = dict(peers)
         self.client = client
         self.open: dict[str | int, Pending] = {}
+        self.lists: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        """What each server listed in this session last, by the result's member name."""
         self.replays: deque[Replay] = deque(maxlen=_MAX_REPLAYS)
         self._answers: deque[tuple[str, str | int, bytes]] = deque(maxlen=_MAX_ANSWERS)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from gateway_rig import PRINCIPAL, Rig, open_rig
-from scripted_server import HANDSHAKE, MODERN, Answering, ScriptedServer, json_reply
+from scripted_server import HANDSHAKE, MODERN, Answering, ScriptedServer, json_reply, tool
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.errors import UpstreamFailed
@@ -223,3 +223,28 @@ async def test_unknown_tool_is_looked_for_in_the_clients_own_session() -> None:
         assert json.loads(asked.message)["method"] == "tools/list"
         assert asked.principal == PRINCIPAL
         assert (b"mcp-session-id", b"old-2") in asked.headers
+
+
+async def test_merged_list_shows_what_each_server_offers_in_the_clients_own_session() -> None:
+    def by_session(_server: ScriptedServer, request: UpstreamRequest) -> MemoryReply | None:
+        document = request.document or {}
+        if document.get("method") not in ("tools/list", "resources/list") or request.principal is None:
+            return None
+        own = {"tools": [tool("echo"), tool("ask_me")], "resources": [{"uri": "own://x", "name": "x"}]}
+        member = document["method"].partition("/")[0]
+        return json_reply({"jsonrpc": "2.0", "id": document["id"], "result": {member: own[member]}})
+
+    picky = ScriptedServer("picky", eras=(HANDSHAKE,), resources=[{"uri": "all://x", "name": "x"}], answer=by_session)
+    other = ScriptedServer("other", resources=[{"uri": "other://x", "name": "x"}])
+    async with open_rig(picky, other) as rig:
+        client = rig.client("/mcp", modern=False)
+        await client.connect()
+        names = [item["name"] for item in (await client.request("tools/list")).result["tools"]]
+        assert names == ["picky__echo", "picky__ask_me", "other__echo"]
+        assert (await client.request("tools/call", {"name": "picky__ask_me", "arguments": {}})).result
+        assert [item["uri"] for item in (await client.request("resources/list")).result["resources"]] == [
+            "own://x",
+            "other://x",
+        ]
+        assert (await client.request("resources/read", {"uri": "own://x"})).result["echo"] == {"uri": "own://x"}
+        assert [item["name"] for item in rig.hub.exchanges["picky"].catalog.lists["tools"]] == ["echo"], "of all"
