@@ -6,14 +6,13 @@ A call gives the answer's JSON-RPC message, or None when the process died first.
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 __all__ = [
     "META",
@@ -31,6 +30,7 @@ __all__ = [
 VERSION = "2026-07-28"
 META = {"io.modelcontextprotocol/protocolVersion": VERSION, "io.modelcontextprotocol/clientCapabilities": {}}
 SERVER = Path(__file__).parent / "peers" / "marking_server.py"
+_STALE = 3.0
 FULCRUM = [sys.executable, "-m", "fulcrum_mcp.cli"]
 
 
@@ -98,41 +98,67 @@ class Up(Governed):
 
     def __init__(self, data: Path, config: Path, log: Path, policies: str = "allow_all") -> None:
         super().__init__("up", log)
-        self.url = f"http://127.0.0.1:{free_port()}"
+        self._port = free_port()
         self._command = [
             *FULCRUM, "up", "--config", str(config), "--policies", policies, "--data", str(data), "--anonymous", "dev",
-            "--http", self.url.removeprefix("http://"), "--grpc", f"127.0.0.1:{free_port()}",
+            "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}",
         ]  # fmt: skip
-        self.http = aiohttp.ClientSession()
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def start(self) -> None:
         process = await self.spawn(self._command, pipes=False)
 
         async def ready() -> bool:
             assert process.returncode is None, self.log.read_text()
-            with contextlib.suppress(aiohttp.ClientError):
-                async with self.http.get(f"{self.url}/readyz") as reply:
-                    return reply.status == 200
-            return False
+            answer = await self._send(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            return answer is not None and answer[0] == 200
 
         await until(ready, "fulcrum up is ready")
         self.running.set()
 
     async def call(self, tool: str, text: str) -> dict[str, Any] | None:
         self._number += 1
-        headers = {"mcp-protocol-version": VERSION, "mcp-method": "tools/call", "mcp-name": tool}
-        headers["accept"] = "application/json, text/event-stream"
-        try:
-            document = tool_call(self._number, tool, text)
-            async with self.http.post(f"{self.url}/servers/marks/mcp", json=document, headers=headers) as reply:
-                answer: dict[str, Any] = await reply.json()
-        except (aiohttp.ClientError, OSError):
+        body = json.dumps(tool_call(self._number, tool, text)).encode()
+        head = (
+            f"POST /servers/marks/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {VERSION}\r\n"
+            f"Mcp-Method: tools/call\r\nMcp-Name: {tool}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        answer = await self._send(head.encode() + body)
+        if answer is None:
             return None
-        return answer
+        document: dict[str, Any] = json.loads(answer[1])
+        return document
 
-    async def close(self) -> None:
-        await super().close()
-        await self.http.close()
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
+    async def _send(self, request: bytes) -> tuple[int, bytes] | None:
+        """Status and body; None when the connection cannot be made or breaks."""
+        now = asyncio.get_running_loop().time()
+        while self._idle and now - self._idle[0][0] > _STALE:  # the server closes what is idle for 5 s
+            self._idle.pop(0)[2].close()
+        try:
+            _, reader, writer = self._idle.pop() if self._idle else (now, *await self._connect())
+        except OSError:
+            return None
+        try:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: (\d+)", head)
+            assert length is not None, head
+            body = await reader.readexactly(int(length[1]))
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+            return None
+        self._idle.append((asyncio.get_running_loop().time(), reader, writer))
+        return int(head[9:12]), body
+
+    async def end(self, number: signal.Signals) -> int:
+        code = await super().end(number)
+        while self._idle:
+            self._idle.pop()[2].close()
+        return code
 
 
 class Wrap(Governed):
