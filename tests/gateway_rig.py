@@ -11,7 +11,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from asgi_driver import Asgi, Exchanged, HeaderLines
@@ -155,8 +155,7 @@ class Rig:
         self._revision += 1
         self.engine = RecordingEngine(engine)
         current = self.holder.current
-        fields = {name: getattr(current, name) for name in ("matcher", "substitute", "limits", "labels")}
-        self.holder.current = Snapshot(**{**fields, "revision": str(self._revision), "engine": self.engine, **changes})
+        self.holder.current = replace(current, revision=str(self._revision), engine=self.engine, **changes)
         return self.engine
 
     def forget(self) -> None:

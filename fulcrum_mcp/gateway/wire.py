@@ -61,6 +61,9 @@ class WireError(Exception):
         self.data = data
 
 
+Kind = Literal["request", "notification", "response"]
+
+
 class Message:
     """One parsed message. `raw` is the canonical text of `document`: the bytes that are judged and sent."""
 
@@ -70,11 +73,11 @@ class Message:
         self,
         document: dict[str, Any],
         raw: bytes,
-        kind: Literal["request", "notification", "response"],
+        kind: "Kind",
     ) -> None:
         self.document = document
         self.raw = raw
-        self.kind = kind
+        self.kind: Kind = kind
         self.id: str | int | None = document.get("id")
         self.method: str = document.get("method", "")
         params = document.get("params")

@@ -11,7 +11,13 @@ ASKED = Denial("dec_2", "require_approval", (Reason("mine", "require_approval", 
 
 
 def told(denial: Denial, **options: Any) -> Any:
-    settings = {"method": "tools/call", "modern": True, "structured": True, "deny_as": "result", **options}
+    settings: dict[str, Any] = {
+        "method": "tools/call",
+        "modern": True,
+        "structured": True,
+        "deny_as": "result",
+        **options,
+    }
     return json.loads(denial_message(2**70, denial, **settings))
 
 

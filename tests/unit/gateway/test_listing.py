@@ -6,7 +6,8 @@ from gateway_rig import RecordingEngine
 
 from fulcrum_adapters.memory.policy import MemoryPolicyEngine
 from fulcrum_adapters.rego.substitute import substitute
-from fulcrum_mcp.core.call import Context, Principal, Tool
+from fulcrum_mcp.core.call import Context, Phase, Principal, Tool
+from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.listing import LIST_METHODS, ListLaw
@@ -141,7 +142,8 @@ async def test_engine_that_does_not_answer_leaves_no_verdict() -> None:
     class Silent:
         info = engine.info
 
-        async def evaluate(self, *_: Any) -> Any:
+        async def evaluate(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
+            del phase, document
             raise Unavailable("policy engine: no answer")
 
     engine.engine = Silent()
