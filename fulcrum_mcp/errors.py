@@ -52,9 +52,13 @@ class Conflict(FulcrumError):
 
 
 class Unavailable(FulcrumError):
-    """A part that is needed does not answer; trying again later may help."""
+    """A part that is needed does not answer; trying again later may help. `busy`: in a millisecond already."""
 
     code = "unavailable"
+
+    def __init__(self, message: str, *, busy: bool = False) -> None:
+        super().__init__(message)
+        self.busy = busy
 
 
 class UpstreamFailed(Unavailable):

@@ -115,15 +115,21 @@ def open_control(
 
 
 def open_ledger_usage(data: Path) -> tuple[Usage, Callable[[], None]]:
-    """`BudgetLedger.usage` of a data folder, from any thread and beside its writers; and how to give it back."""
+    """`BudgetLedger.usage` of a data folder, from any thread and beside its writers; and how to give it back.
+
+    Never makes the ledger: until a gateway has, nothing is spent; and one that was lost must not come back empty.
+    """
     from fulcrum_adapters.sqlite.connect import WalDatabase  # noqa: PLC0415 (commands that need no ledger)
     from fulcrum_adapters.sqlite.ledger import SqliteLedger  # noqa: PLC0415 (same)
     from fulcrum_adapters.sqlite.schema import SCHEMA, VERSION  # noqa: PLC0415 (same)
 
-    ledger = SqliteLedger(WalDatabase(data / "ledger.db", SCHEMA, VERSION))
+    path = data / "ledger.db"
+    ledger = SqliteLedger(WalDatabase(path, SCHEMA, VERSION, create=False))
     thread = ThreadPoolExecutor(1, "usage")
 
     def usage(budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
+        if not path.exists() and not (data / "spool").exists():
+            return ()
         return thread.submit(ledger.usage, budgets, at).result()
 
     def close() -> None:

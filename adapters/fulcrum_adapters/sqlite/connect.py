@@ -3,6 +3,7 @@
 Never open a database file by other means in the same process: closing such a descriptor drops SQLite's locks.
 """
 
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from fulcrum_mcp.errors import Unavailable
 __all__ = ["WalDatabase", "open_wal"]
 
 _PAUSE = 0.005
+_OPENING = 0.1
+"""Seconds to open a file that others are opening too, for those who otherwise never wait."""
 _PATIENCE = 5
 """Milliseconds for which SQLite itself waits, looking every one or two."""
 _FAULTS = (sqlite3.Error, OSError, OverflowError, UnicodeError)
@@ -67,12 +70,16 @@ class WalDatabase:
     """One file, one connection, one thread, opened at first use.
 
     Every fault rolls back, closes the connection and is raised as `Unavailable`; the next use opens it anew. The file
-    is created at the first use only: if it is gone later, everything is denied, because an empty file in its place
-    would forget what was spent.
+    is created at the first use only (never without `create`): if it is gone later, or another one is there, everything
+    is denied, because what stands in its place would have forgotten what was spent. `busy_timeout` 0: never waits for
+    another process, raises `Unavailable` with `busy`.
     """
 
-    def __init__(self, path: Path, schema: str, version: int, *, busy_timeout: float = 1.0) -> None:
+    def __init__(
+        self, path: Path, schema: str, version: int, *, busy_timeout: float = 1.0, create: bool = True
+    ) -> None:
         self.path = path
+        self._create = create
         self._schema = schema
         self._version = version
         self._busy_timeout = busy_timeout
@@ -82,6 +89,7 @@ class WalDatabase:
         self._depth = 0
         self._doomed = False
         self._opened_once = False
+        self._mark = 0
 
     def write(self) -> AbstractContextManager[sqlite3.Connection]:
         """One transaction: all of it or nothing. An inner `write` joins the outer one."""
@@ -133,28 +141,36 @@ class WalDatabase:
         try:
             yield self._ready()
         except _FAULTS as exc:
-            self.close()
+            waiting = isinstance(exc, sqlite3.OperationalError) and _is_busy(exc)
+            if not waiting or self._connection is None or self._connection.in_transaction:
+                self.close()
             raise self._unavailable(exc) from exc
         except BaseException:
             self.close()
             raise
 
     def _unavailable(self, exc: Exception) -> Unavailable:
+        busy = isinstance(exc, sqlite3.OperationalError) and _is_busy(exc)
         remedy = "Check the disk, the file's owner and its rights; nothing was written."
-        if isinstance(exc, sqlite3.OperationalError) and _is_busy(exc):
+        if busy:
             remedy = "Another process is writing; try again. Nothing was written."
-        return Unavailable(f"{self.path}: {exc or type(exc).__name__}. {remedy}")
+        return Unavailable(f"{self.path}: {exc or type(exc).__name__}. {remedy}", busy=busy)
 
     def _ready(self) -> sqlite3.Connection:
         if self._connection is not None:
             if self._identify() == self._identity:
                 return self._connection
             raise sqlite3.OperationalError("the file was deleted or replaced while in use")
-        connection = open_wal(self.path, busy_timeout=self._busy_timeout, create=not self._opened_once)
+        connection = open_wal(self.path, busy_timeout=self._busy_timeout or _OPENING, create=self._may_create)
+        try:
+            self._migrate(connection)
+            self._recognize(connection)
+            connection.execute(f"PRAGMA busy_timeout = {_PATIENCE if self._busy_timeout else 0}")
+            self._identity = self._identify()
+        except BaseException:
+            connection.close()
+            raise
         self._connection = connection
-        self._migrate(connection)
-        connection.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
-        self._identity = self._identify()
         self._opened_once = True
         return connection
 
@@ -164,9 +180,27 @@ class WalDatabase:
             return
         if found > self._version:
             raise sqlite3.OperationalError(f"written by a newer Fulcrum (schema {found}, ours is {self._version})")
-        if self._opened_once:
+        if not self._may_create:
             raise sqlite3.OperationalError("the file was replaced by an empty one")
         connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version = {self._version}; COMMIT;")
+
+    @property
+    def _may_create(self) -> bool:
+        return self._create and not self._opened_once
+
+    def _recognize(self, connection: sqlite3.Connection) -> None:
+        """Every file has a mark that only its copies share: a new one must not pass for the one that was lost."""
+        (mark,) = connection.execute("PRAGMA application_id").fetchone()
+        if mark == 0:
+            connection.execute("BEGIN IMMEDIATE")
+            (mark,) = connection.execute("PRAGMA application_id").fetchone()
+            if mark == 0:
+                mark = secrets.randbelow(2**31 - 1) + 1
+                connection.execute(f"PRAGMA application_id = {mark}")
+            connection.execute("COMMIT")
+        if self._mark not in (0, mark):
+            raise sqlite3.OperationalError("the file was replaced by another one")
+        self._mark = mark
 
     def _identify(self) -> _Identity:
         return tuple([(found.st_dev, found.st_ino) for found in map(stat, self._files)])

@@ -13,10 +13,21 @@ __all__ = ["SqliteStore"]
 
 
 class SqliteStore:
-    """Opened at first use, on the thread that then owns it. `busy_timeout`, `keep` and `key_window` are seconds."""
+    """Opened at first use, on the thread that then owns it. `busy_timeout`, `keep` and `key_window` are seconds.
 
-    def __init__(self, path: Path, *, busy_timeout: float = 1.0, keep: int = 86_400, key_window: int = 3_600) -> None:
-        self._database = WalDatabase(path, SCHEMA, VERSION, busy_timeout=busy_timeout)
+    `create`: False for whoever only looks after a file that others made.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout: float = 1.0,
+        keep: int = 86_400,
+        key_window: int = 3_600,
+        create: bool = True,
+    ) -> None:
+        self._database = WalDatabase(path, SCHEMA, VERSION, busy_timeout=busy_timeout, create=create)
         self.ledger = SqliteLedger(self._database, keep=keep)
         self.history = SqliteHistory(self._database, key_window=key_window)
 

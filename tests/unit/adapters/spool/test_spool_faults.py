@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,33 @@ def test_a_takeover_that_fails_closes_each_file_once(root: Path, monkeypatch: py
     with Spool.open(root) as spool:
         assert len(list(root.iterdir())) == 1
         spool.append(calls(1))
+
+
+@pytest.mark.parametrize("what", ["*.seg", "lock", "state", "*"])
+def test_files_that_are_removed_deny_once_and_a_new_writer_begins(root: Path, what: str) -> None:
+    with Spool.open(root) as spool:
+        spool.append(calls(1))
+        first = spool.writer
+        for path in (root / first).glob(what):
+            path.unlink()
+        if what == "*":
+            (root / first).rmdir()
+            root.rmdir()
+        with pytest.raises(Unavailable, match="was removed"):
+            spool.append(calls(1))
+        refs = spool.append(calls(2))
+        assert spool.writer != first
+        assert [(ref.chain, ref.seq) for ref in refs] == [(f"{spool.writer}.default", n) for n in (1, 2, 3, 4)]
+        assert len([line for line in read(root)[0] if spool.writer.encode() in line]) == 4
+
+
+def test_a_spool_whose_place_is_taken_denies_until_it_is_free(root: Path) -> None:
+    with Spool.open(root) as spool:
+        spool.append(calls(1))
+        shutil.rmtree(root)
+        root.touch()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="spool"):
+                spool.append(calls(1))
+        root.unlink()
+        assert [ref.seq for ref in spool.append(calls(1))] == [1, 2]

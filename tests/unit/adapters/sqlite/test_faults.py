@@ -203,3 +203,51 @@ def test_what_was_committed_is_there_after_reopening(store: SqliteStore, path: P
     assert isinstance(apply(again.ledger, reserve("b", one)), Refused)
     assert balance(again.ledger, one, NOON + DAY) == {"calls": (0, 0)}
     again.close()
+
+
+def test_another_ledger_in_its_place_is_refused_by_whoever_knew_the_old_one(
+    store: SqliteStore, path: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "saved.db"
+    with closing(sqlite3.connect(saved)) as copy, closing(sqlite3.connect(path)) as source:
+        source.backup(copy)
+    remove_all(path)
+    stranger = SqliteStore(path)
+    assert stranger.ledger.open("w") == []
+    for number in range(3):
+        with pytest.raises(Unavailable, match="replaced"):
+            store.ledger.apply([reserve(f"c{number}", CALLS)])
+    stranger.close()
+    remove_all(path)
+    saved.replace(path)
+    assert isinstance(apply(store.ledger, reserve("a", CALLS)), Reserved)
+    assert balance(store.ledger, CALLS) == {"calls": (0, 2)}
+
+
+def test_whoever_only_looks_makes_no_ledger(path: Path) -> None:
+    looking = SqliteStore(path, create=False)
+    with pytest.raises(Unavailable, match=r"ledger\.db"):
+        looking.ledger.open("w")
+    assert not path.exists()
+    path.touch()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="empty"):
+            looking.ledger.open("w")
+
+
+def test_a_busy_opening_leaves_nothing_half_open(path: Path) -> None:
+    with closing(open_wal(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        never_waits = SqliteStore(path, busy_timeout=0.0)
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="locked") as caught:
+                never_waits.ledger.open("w")
+            assert caught.value.busy
+        other.execute("ROLLBACK")
+    assert never_waits.ledger.open("w") == []
+    never_waits.close()
+
+
+def remove_all(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
