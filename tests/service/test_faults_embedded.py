@@ -11,7 +11,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +27,15 @@ from store_harm import OTHER_LEDGER, locked, moved_away, noise, replaced_by_anot
 from fulcrum_adapters.spool import Spool
 from fulcrum_adapters.spool import spool as spool_module
 from fulcrum_adapters.sqlite import connect
+from fulcrum_mcp.core.budget import Operation, Outcome, Release
 from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway import journal as journal_module
+
+SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
 
 pytestmark = [pytest.mark.service, pytest.mark.anyio]
 
@@ -115,14 +119,14 @@ async def test_what_replaced_a_lost_ledger_grants_nothing(tmp_path: Path) -> Non
     tight = '[[budget]]\nname = "tight"\nscope = "tenant"\ncalls = 3\nperiod = "infinite"\n'
     async with open_embedded(tmp_path, more=tight) as gateway:
         assert [await gateway.call() for _ in range(3)] == ["", "", ""]
-        assert "budget_exceeded" in await gateway.denied()
+        assert "0 of 3 calls left" in await gateway.denied()
         with moved_away(gateway.data / "ledger.db"):
             await gateway.get("/api/v1/budgets")  # whoever asks must not make a new one
             await refused(gateway, "ledger", times=2)
             with elsewhere(OTHER_LEDGER, gateway.data / "ledger.db") as other:
                 other.communicate()
             await refused(gateway, "ledger", times=2)
-        assert "budget_exceeded" in await gateway.denied()
+        assert "0 of 3 calls left" in await gateway.denied()
         assert gateway.forwarded == 3
     assert faults(gateway.evidence()) == []
 
@@ -156,6 +160,30 @@ async def test_a_disk_that_fails_to_sync_denies(gateway: Embedded, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(spool_module, "_fdatasync", broken)
         await refused(gateway, "Input/output error")
+
+
+async def test_a_reservation_that_cannot_be_given_back_at_once_is_given_back_later(
+    gateway: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Log and ledger fail at the same moment: a live writer renews what it holds, so it would be held for ever."""
+    ledger = gateway.server.plane.store.ledger
+    real = ledger.apply
+    failed: list[object] = []
+
+    def apply(operations: Sequence[Operation]) -> Sequence[Outcome]:
+        if not failed and any(isinstance(operation, Release) for operation in operations):
+            failed.append(operations)
+            raise Unavailable("the ledger is busy")
+        return real(operations)
+
+    def broken(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ledger, "apply", apply)
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module, "_fdatasync", broken)
+        await refused(gateway, "Input/output error", times=1)
+    assert failed
 
 
 async def test_a_disk_that_hangs_denies_and_what_it_kept_is_settled(
@@ -228,18 +256,19 @@ async def test_an_engine_that_fails_denies(gateway: Embedded, fault: Exception) 
 
 
 class Clock:
-    """The time of day, for everybody in this process."""
+    """The time of day, for everybody in this process; it begins in the middle of an hour."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead = 0
         real = time.time_ns
+        now = real()
+        self.ahead = HOUR // 2 - now % HOUR
         for module in list(sys.modules.values()):
             for name in ("now_ns", "time_ns"):
                 if vars(module).get(name) is real:
                     monkeypatch.setattr(module, name, lambda: real() + self.ahead)
 
     def jump(self, seconds: int) -> None:
-        self.ahead += seconds * 1_000_000_000
+        self.ahead += seconds * SECOND
 
 
 async def test_a_clock_that_jumps_reopens_no_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +281,7 @@ async def test_a_clock_that_jumps_reopens_no_budget(tmp_path: Path, monkeypatch:
             for number in range(10):
                 said = await gateway.call()
                 if said:
-                    assert "budget_exceeded" in said
+                    assert "0 of 3 calls left" in said
                     return number
             return 10
 
