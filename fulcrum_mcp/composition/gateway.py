@@ -5,10 +5,10 @@ import contextlib
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -22,7 +22,7 @@ from fulcrum_adapters.upstream.stdio import StdioConfig, StdioUpstream
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.composition.snapshots import Snapshots
 from fulcrum_mcp.core.budget import Budget, Commit
-from fulcrum_mcp.errors import Invalid, Unavailable
+from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.gate import Gate
@@ -66,6 +66,8 @@ class DataPlane:
     spool_config: SpoolConfig
     on_poll: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     _task: asyncio.Task[None] | None = None
+    _told: dict[str, str] = field(default_factory=dict[str, str])
+    """What fails at the moment, and why."""
 
     def start(self) -> None:
         """Begin to follow changes of policies and budgets."""
@@ -75,16 +77,28 @@ class DataPlane:
         swept = time.monotonic()
         while True:
             await asyncio.sleep(_POLL)
-            try:
-                await self.snapshots.refresh(self.holder)
-                for work in self.on_poll:
-                    await asyncio.to_thread(work)
-                if time.monotonic() - swept > _SWEEP:
-                    swept = time.monotonic()
-                    self.hub.sweep(swept)
-                    await asyncio.to_thread(recover, self.folder, None, self.spool_config)
-            except (Unavailable, Invalid, OSError) as fault:
-                _log.warning("configuration not read", reason=str(fault))
+            await self._attempt("configuration not read", self._refresh())
+            if time.monotonic() - swept > _SWEEP:
+                swept = time.monotonic()
+                self.hub.sweep(swept)
+                recovery = asyncio.to_thread(recover, self.folder, None, self.spool_config)
+                await self._attempt("calls of dead processes not finished", recovery)
+
+    async def _refresh(self) -> None:
+        await self.snapshots.refresh(self.holder)
+        for work in self.on_poll:
+            await asyncio.to_thread(work)
+
+    async def _attempt(self, what: str, work: Awaitable[Any]) -> None:
+        """One step of following; whatever fails is said once, and tried again at the next turn."""
+        try:
+            await work
+        except Exception as fault:  # noqa: BLE001 - following must not end while the gateway runs
+            if self._told.get(what) != str(fault):
+                self._told[what] = str(fault)
+                _log.warning(what, reason=str(fault), exc_info=not isinstance(fault, FulcrumError | OSError))
+        else:
+            self._told.pop(what, None)
 
     async def close(self) -> None:
         """Stop following, end the upstreams, commit what is queued."""
@@ -102,7 +116,7 @@ def recover(folder: Path, spool: Spool | None, config: SpoolConfig) -> int:
 
     `spool`: this process's own, taken over from a dead one perhaps; None for a later look at the others.
     """
-    store = SqliteStore(folder / "ledger.db")
+    store = SqliteStore(folder / "ledger.db", create=spool is not None)
     count = 0
     try:
         for dead in itertools.chain(() if spool is None else (spool,), Spool.orphans(folder / "spool", config)):
@@ -170,7 +184,7 @@ async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Seque
     holder = snapshots.first()
     spool = Spool.open(folder / "spool", config)
     recovered = recover(folder, spool, config)
-    store = SqliteStore(folder / "ledger.db")
+    store = SqliteStore(folder / "ledger.db", busy_timeout=0.0)
     journal = Journal(store.ledger, spool)
     settler = Settler(journal, store.history, keys.mac_key)
     governor = Governor(holder, journal, store.ledger, store.history, settler, keys.mac_key)

@@ -18,7 +18,7 @@ from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Reason, combine
 from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
-from fulcrum_mcp.gateway.denial import Denial
+from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.journal import RESERVATION_TTL, Journal
 from fulcrum_mcp.gateway.listing import ListLaw
@@ -82,7 +82,10 @@ class Governor:
             else:
                 decision = refusal
         except FulcrumError as fault:
-            decision = _denied("unavailable", f"{fault}")
+            decision = _denied("unavailable", told(fault))
+        except Exception:  # noqa: BLE001 - fail closed: whatever it is, the call is denied, and its denial recorded
+            _log.exception("call not judged", call=call.id)
+            decision = _denied("unavailable", f"the call could not be judged; the gateway's log knows {call.id}")
         ticket = Ticket(call, snapshot, decision, f"dec_{new_id()}", document)
         ticket.started_ns = started
         ticket.root = root
@@ -157,8 +160,6 @@ class Governor:
             if decision.effect != "allow":
                 retry = (outcome.retry_after or None) if isinstance(outcome, Refused) else None
                 denied.append(Denial(ticket.decision_id, decision.effect, decision.reasons, retry))
-            else:
-                self._remember(call, decision, counted=ticket.snapshot.engine.info.reads_history)
             return decided_draft(
                 call,
                 ticket.decision_id,
@@ -172,26 +173,44 @@ class Governor:
         try:
             outcome = await self._journal.admit(reserve, build, lambda outcome: self._abandon(ticket, outcome))
         except Unavailable as fault:
-            _log.warning("call denied", decision=ticket.decision_id, reason=str(fault))
-            reason = Reason("", "", "unavailable", f"the decision could not be recorded: {fault}")
-            return Denial(ticket.decision_id, "deny", (reason,), _RETRY)
+            return _unrecorded(ticket, fault)
         if denied:
             return denied[0]
         ticket.reserved = outcome is not None
+        if ticket.snapshot.engine.info.reads_history or ticket.decision.taints:
+            unremembered = await self._remember(ticket)
+            if unremembered is not None:
+                return unremembered
         ticket.admitted_ns = time.perf_counter_ns()
         ticket.timings = (decided_us, (ticket.admitted_ns - decided) // 1000)
         return ticket
 
-    def _remember(self, call: Call, decision: Decision, *, counted: bool) -> None:
-        tenant, subject, at = call.principal.tenant, subject_of(call), now_ns()
-        if counted:
-            self._history.count(tenant, subject, f"{call.server}__{call.target}", at)
-        if decision.taints:
-            self._history.taint(tenant, subject, decision.taints, at)
+    async def _remember(self, ticket: Ticket) -> Denial | None:
+        """Count the call and add its taints before it is forwarded; a history that cannot be written denies it."""
+        call, at = ticket.call, now_ns()
+        tenant, subject = call.principal.tenant, subject_of(call)
+
+        def write() -> None:
+            if ticket.snapshot.engine.info.reads_history:
+                self._history.count(tenant, subject, f"{call.server}__{call.target}", at)
+            if ticket.decision.taints:
+                self._history.taint(tenant, subject, ticket.decision.taints, at)
+
+        written = False
+        try:
+            await self._journal.run(write)
+            written = True
+        except Unavailable as fault:
+            return _unrecorded(ticket, fault)
+        finally:
+            if not written:
+                self.settler.finish(ticket, "cancelled", sent=False)
+        return None
 
     def _abandon(self, ticket: Ticket, outcome: Outcome | None) -> None:
         """The client went while the decision was being recorded: it stands, and the call was never sent."""
-        admitted = outcome is None if ticket.root is not None else isinstance(outcome, Reserved)
+        reserved = isinstance(outcome, Reserved) and not outcome.repeated
+        admitted = outcome is None if ticket.root is not None else reserved
         if ticket.decision.effect == "allow" and admitted:
             ticket.reserved = outcome is not None
             self.settler.finish(ticket, "cancelled", sent=False)
@@ -199,6 +218,12 @@ class Governor:
 
 def _denied(code: str, message: str) -> Decision:
     return Decision("deny", (Reason("", "", code, message),))
+
+
+def _unrecorded(ticket: Ticket, fault: Unavailable) -> Denial:
+    _log.warning("call denied", decision=ticket.decision_id, reason=str(fault))
+    reason = Reason("", "", "unavailable", f"the decision could not be recorded: {told(fault)}")
+    return Denial(ticket.decision_id, "deny", (reason,), _RETRY)
 
 
 def _after_ledger(decision: Decision, outcome: Outcome | None) -> Decision:

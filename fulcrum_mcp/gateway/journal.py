@@ -1,17 +1,19 @@
-"""The journal: one thread that owns ledger, history and audit log, and commits for many calls at once.
+"""The journal: the ledger's reservation and the `decided` record of many calls in one step, durable before any goes on.
 
-Each tick it takes all that is queued, applies every ledger operation in one transaction, writes every record in one
-durable step, and only then wakes the calls that wait: nothing is forwarded before its decision is durable. What does
-not wait (settlements) rides with the next tick, or with one of its own after `LINGER` seconds.
+A tick takes all calls that wait, applies their ledger operations in one transaction, and hands their records to the
+writer thread, which appends them in one durable step (group commit); only then are the calls woken. Calls that come
+meanwhile make the next tick. What does not wait (settlements) rides along, or has a tick of its own after `LINGER`.
 
-A fault of the ledger or of the log fails every call of the tick (they are denied); what was reserved is given back.
+The ledger works on the event loop: it answers within a fraction of a millisecond or says that it is busy, and its many
+small statements would otherwise fight the loop for the interpreter's lock. A fault of the ledger or of the log denies
+every call of the tick; what was reserved is given back.
 """
 
 import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any, Final
 
 import structlog
@@ -28,6 +30,11 @@ __all__ = ["Journal", "Settlement"]
 LINGER: Final = 0.005
 PATIENCE: Final = 5.0
 """Seconds that a call waits for its decision to become durable; then it is denied."""
+BUSY_PATIENCE: Final = 1.0
+"""Seconds for which a ledger may say that it is busy."""
+BUSY_PAUSE: Final = 0.001
+RETRY: Final = 0.5
+"""Seconds until a tick that failed is tried again for what is still owed."""
 RENEW_EVERY: Final = 20.0
 RESERVATION_TTL: Final = 90
 """Seconds; a live writer renews long before."""
@@ -50,21 +57,11 @@ class _Admission:
         self.build = build
         self.future = future
         self.outcome: Outcome | None = None
-        self.fault: BaseException | None = None
-
-
-class _Errand:
-    __slots__ = ("fault", "future", "result", "work")
-
-    def __init__(self, work: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
-        self.work = work
-        self.future = future
-        self.result: Any = None
-        self.fault: BaseException | None = None
+        self.fault: Exception | None = None
 
 
 class Settlement:
-    """How a call ended: a ledger operation and the record that says so, made lazily on the journal's thread."""
+    """How a call ended: a ledger operation and the record that says so, made when the tick comes."""
 
     __slots__ = ("build", "operation")
 
@@ -74,23 +71,26 @@ class Settlement:
 
 
 class Journal:
-    """Start it on the event loop that will use it; `close` drains what is queued."""
+    """Start it on the event loop that will use it; `close` commits what is queued."""
 
     def __init__(self, ledger: BudgetLedger, log: AuditLog) -> None:
         self._ledger = ledger
         self._log = log
-        self._queue: SimpleQueue[_Admission | _Errand | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._admissions: list[_Admission] = []
         self._settlements: deque[Settlement] = deque()
         self._owed: list[RecordDraft] = []
         """Records whose ledger part is done and that a failing log has not taken yet."""
-        self._flush_armed = False
+        self._queue: SimpleQueue[tuple[list[_Admission], list[RecordDraft]] | None] = SimpleQueue()
+        self._writing = False
+        self._scheduled = False
+        self._lingering = False
+        self._busy_since: float | None = None
         self._closing = False
-        self._beat = 0.0
-        self._loop = asyncio.get_running_loop()
-        self._renewal: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
         self._waiting: deque[tuple[float, asyncio.Future[Outcome | None]]] = deque()
-        self._guard: asyncio.TimerHandle | None = None
-        self._thread = threading.Thread(target=self._run, name="fulcrum-journal", daemon=True)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._thread = threading.Thread(target=self._write, name="fulcrum-journal", daemon=True)
         self.faults = 0
         """Ticks that failed, for health."""
         self.failing: str | None = None
@@ -115,9 +115,9 @@ class Journal:
     ) -> Outcome | None:
         """Reserve and record in one step; returns once the record is durable.
 
-        `build` makes the `decided` record from the ledger's outcome; it runs on the journal's thread. `abandon` is
-        called on the loop instead of returning when the waiting task was cancelled meanwhile: the decision stands in
-        the log, and the call must be settled as one that was never sent.
+        `build` makes the `decided` record from the ledger's outcome. `abandon` is called instead of returning when the
+        waiting task was cancelled meanwhile: the decision stands in the log, and the call must be settled as one that
+        was never sent.
 
         Raises:
             Unavailable: the ledger or the log failed; nothing is held and the call must be denied.
@@ -125,7 +125,9 @@ class Journal:
         if self._closing:
             raise Unavailable("journal: shutting down; send the call again")
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
-        self._queue.put(_Admission(reserve, build, abandon, future))
+        self._admissions.append(_Admission(reserve, build, abandon, future))
+        self._waiting.append((self._loop.time(), future))
+        self._schedule()
         try:
             return await future
         except asyncio.CancelledError:
@@ -135,111 +137,79 @@ class Journal:
             raise
 
     async def run(self, work: Callable[[], Any]) -> Any:
-        """Run a synchronous port's method on the journal's thread, before this tick's transaction."""
+        """Call a method of ledger or history; waits a little while it says that it is busy.
+
+        Raises:
+            Unavailable: what the method raised.
+        """
         if self._closing:
             raise Unavailable("journal: shutting down; send the call again")
-        future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Errand(work, future))
-        return await future
+        deadline = self._loop.time() + BUSY_PATIENCE
+        while True:
+            try:
+                return work()
+            except Unavailable as fault:
+                if not fault.busy or self._loop.time() > deadline:
+                    raise
+            await asyncio.sleep(BUSY_PAUSE)
 
     def settle(self, settlement: Settlement) -> None:
         """Queue a settlement; it is durable within a tick, and nobody waits for it."""
         self._settlements.append(settlement)
-        if not self._flush_armed:
-            self._flush_armed = True
-            self._loop.call_later(LINGER, self._flush)
+        if not self._lingering:
+            self._lingering = True
+            self._loop.call_later(LINGER, self._linger_over)
 
-    def _flush(self) -> None:
-        self._flush_armed = False
-        if self._settlements and not self._closing:
-            self._queue.put(_Errand(_nothing, self._loop.create_future()))
+    def _linger_over(self) -> None:
+        self._lingering = False
+        self._schedule()
 
-    def _renew(self) -> None:
-        if self._closing:
+    def _schedule(self) -> None:
+        if not self._writing and not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        """Everything that waits: its ledger operations now, its records to the writer thread."""
+        self._scheduled = False
+        if self._writing:
             return
-        self._queue.put(_Errand(self._keep, self._loop.create_future()))
-        self._renewal = self._loop.call_later(RENEW_EVERY, self._renew)
-
-    def _look_after(self) -> None:
-        """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
-        waiting, late = self._waiting, self._loop.time() - PATIENCE
-        while waiting and (waiting[0][1].done() or waiting[0][0] < late):
-            future = waiting.popleft()[1]
-            if not future.done():
-                self.failing = f"the journal has not answered for {PATIENCE:.0f} s; check the disk of the data folder"
-                future.set_exception(Unavailable(self.failing))
-        if not self._closing:
-            self._guard = self._loop.call_later(PATIENCE / 10, self._look_after)
-
-    def _keep(self) -> None:
-        at = now_ns()
+        admissions, self._admissions = self._admissions, []
+        if not admissions and not self._settlements and not self._owed:
+            self._idle.set()
+            return
         try:
-            self._ledger.apply([Renew(self.writer, at, RESERVATION_TTL), Expire(at)])
-        except Unavailable as fault:
-            _log.warning("reservations not renewed", reason=str(fault))
-
-    async def close(self) -> None:
-        """Commit what is queued and stop the thread. Idempotent."""
-        if self._closing:
+            drafts = self._apply(admissions)
+        except Exception as fault:  # noqa: BLE001 - fail closed: every call of this tick is denied
+            if isinstance(fault, Unavailable) and fault.busy and self._may_wait():
+                self._admissions = admissions + self._admissions
+                self._scheduled = True
+                self._loop.call_later(BUSY_PAUSE, self._tick)
+                return
+            self._fail(admissions, fault)
             return
-        self._closing = True
-        for timer in (self._renewal, self._guard):
-            if timer is not None:
-                timer.cancel()
-        if self._thread.is_alive():
-            self._queue.put(None)
-            await asyncio.to_thread(self._thread.join)
-        self._log.close()
+        self._busy_since = None
+        self._writing = True
+        self._queue.put((admissions, drafts))
 
-    def _run(self) -> None:
-        queue = self._queue
-        ending = False
-        while not ending:
-            batch = [queue.get()]
-            try:
-                while True:
-                    batch.append(queue.get_nowait())
-            except Empty:
-                pass
-            ending = None in batch
-            admissions = [item for item in batch if type(item) is _Admission]
-            errands = [item for item in batch if type(item) is _Errand]
-            settlements: list[Settlement] = []
-            while self._settlements:
-                settlements.append(self._settlements.popleft())
-            for errand in errands:
-                try:
-                    errand.result = errand.work()
-                except Exception as fault:  # noqa: BLE001 - handed to whoever awaits it
-                    errand.fault = fault
-            try:
-                self._commit(admissions, settlements)
-                self.failing = None
-            except Exception as fault:  # noqa: BLE001 - fail closed: every call of this tick is denied
-                self.faults += 1
-                self.failing = str(fault)
-                _log.error("tick failed", reason=self.failing, admissions=len(admissions))
-                for admission in admissions:
-                    admission.fault = fault
-            waiting = [item for item in batch if item is not None]
-            if waiting:
-                self._loop.call_soon_threadsafe(_wake, waiting)
+    def _may_wait(self) -> bool:
+        now = self._loop.time()
+        if self._busy_since is None:
+            self._busy_since = now
+        return now - self._busy_since < BUSY_PATIENCE
 
-    def _commit(self, admissions: Sequence[_Admission], settlements: Sequence[Settlement]) -> None:
+    def _apply(self, admissions: Sequence[_Admission]) -> list[RecordDraft]:
+        """The ledger's part of a tick; returns the records to write. A fault here has applied nothing."""
+        settlements = list(self._settlements)
         operations: list[Operation] = [item.operation for item in settlements if item.operation is not None]
         settled = len(operations)
         operations.extend(admission.reserve for admission in admissions if admission.reserve is not None)
-        try:
-            outcomes = self._ledger.apply(operations) if operations else ()
-        except Exception:
-            # Nothing was applied: the settlements wait for the ledger to come back.
-            self._settlements.extendleft(reversed(settlements))
-            raise
-        owed = self._owed
+        outcomes = self._ledger.apply(operations) if operations else ()
+        self._settlements.clear()
         for outcome in outcomes:
             if not isinstance(outcome, Refused) and outcome.events:
-                owed.extend(ledger_event_draft(event) for event in outcome.events)
-        owed.extend(_ends(settlements))
+                self._owed.extend(ledger_event_draft(event) for event in outcome.events)
+        self._owed.extend(_ends(settlements))
         reserved = iter(outcomes[settled:])
         drafts: list[RecordDraft] = []
         broken: list[_Admission] = []
@@ -250,15 +220,49 @@ class Journal:
             except Exception as fault:  # noqa: BLE001 - one call that cannot be recorded is denied, and only that one
                 admission.fault = fault
                 broken.append(admission)
-        try:
-            if owed or drafts:
-                self._log.append([*owed, *drafts])
-        except Exception:
-            self._give_back(admissions)
-            raise
-        self._owed = []
         if broken:
             self._give_back(broken)
+        return [*self._owed, *drafts]
+
+    def _write(self) -> None:
+        """The writer thread: one durable step for each tick."""
+        while (tick := self._queue.get()) is not None:
+            admissions, drafts = tick
+            fault: Exception | None = None
+            try:
+                if drafts:
+                    self._log.append(drafts)
+            except Exception as caught:  # noqa: BLE001 - fail closed: every call of this tick is denied
+                fault = caught
+            self._loop.call_soon_threadsafe(self._written, admissions, fault)
+
+    def _written(self, admissions: list[_Admission], fault: Exception | None) -> None:
+        self._writing = False
+        if fault is None:
+            self._owed.clear()
+            self.failing = None
+            _wake(admissions)
+        else:
+            self._give_back([admission for admission in admissions if admission.fault is None])
+            self._fail(admissions, fault)
+        if self._admissions or self._closing:
+            self._tick()
+        elif self._settlements and not self._lingering:
+            self._lingering = True
+            self._loop.call_later(LINGER, self._linger_over)
+
+    def _fail(self, admissions: Sequence[_Admission], fault: Exception) -> None:
+        self.faults += 1
+        self.failing = str(fault) or type(fault).__name__
+        self._busy_since = None
+        _log.error("tick failed", reason=self.failing, admissions=len(admissions))
+        for admission in admissions:
+            admission.fault = admission.fault or fault
+        _wake(admissions)
+        if not self._closing:
+            self._timers["retry"] = self._loop.call_later(RETRY, self._schedule)
+        else:
+            self._idle.set()
 
     def _give_back(self, admissions: Sequence[_Admission]) -> None:
         at = now_ns()
@@ -273,7 +277,49 @@ class Journal:
             try:
                 self._ledger.apply(releases)
             except Unavailable as fault:
-                _log.warning("reservations not given back; they expire", reason=str(fault), count=len(releases))
+                _log.warning("reservations not given back yet", reason=str(fault), count=len(releases))
+                self._settlements.extend(Settlement(release, None) for release in releases)
+
+    def _renew(self) -> None:
+        """Prolong what this writer holds, and commit what dead ones have let expire."""
+        at = now_ns()
+        pause = RENEW_EVERY
+        try:
+            self._ledger.apply([Renew(self.writer, at, RESERVATION_TTL), Expire(at)])
+        except Unavailable as fault:
+            pause = RETRY
+            if not fault.busy:
+                _log.warning("reservations not renewed", reason=str(fault))
+        self._timers["renew"] = self._loop.call_later(pause, self._renew)
+
+    def _look_after(self) -> None:
+        """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
+        waiting, late = self._waiting, self._loop.time() - PATIENCE
+        while waiting and (waiting[0][1].done() or waiting[0][0] < late):
+            future = waiting.popleft()[1]
+            if not future.done():
+                self.failing = f"the journal has not answered for {PATIENCE:.0f} s; check the disk of the data folder"
+                future.set_exception(Unavailable(self.failing))
+        self._timers["look"] = self._loop.call_later(PATIENCE / 10, self._look_after)
+
+    async def close(self) -> None:
+        """Commit what is queued and stop the thread. Idempotent."""
+        if self._closing:
+            return
+        self._closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._thread.is_alive():
+            self._idle.clear()
+            self._schedule()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._idle.wait()
+            except TimeoutError:
+                _log.error("not everything was committed", reason="the log does not answer")
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join, PATIENCE)
+        self._log.close()
 
 
 def _ends(settlements: Sequence[Settlement]) -> Iterator[RecordDraft]:
@@ -286,22 +332,15 @@ def _ends(settlements: Sequence[Settlement]) -> Iterator[RecordDraft]:
                 _log.exception("the end of a call could not be recorded")
 
 
-def _nothing() -> None:
-    return None
-
-
-def _wake(items: Sequence["_Admission | _Errand"]) -> None:
-    for item in items:
+def _wake(admissions: Sequence[_Admission]) -> None:
+    for item in admissions:
         future = item.future
         if future.done():
-            if isinstance(item, _Admission) and item.fault is None:
+            if item.fault is None:
                 item.abandon(item.outcome)
             continue
-        if item.fault is not None:
-            fault = item.fault
-            future.set_exception(fault if isinstance(fault, Unavailable) else Unavailable(f"journal: {fault}"))
-            future.exception()  # marks it retrieved: errands that nobody awaits must not warn
-        elif isinstance(item, _Admission):
+        if item.fault is None:
             future.set_result(item.outcome)
-        else:
-            future.set_result(item.result)
+            continue
+        fault = item.fault
+        future.set_exception(fault if isinstance(fault, Unavailable) else Unavailable(f"journal: {fault}"))
