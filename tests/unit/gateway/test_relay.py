@@ -27,8 +27,8 @@ class Streaming:
     def _answer(self, _: ScriptedServer, request: UpstreamRequest) -> MemoryReply | None:
         return self.live.reply if (request.document or {}).get("method") == "tools/call" else None
 
-    def raw(self, data: bytes, **members: str) -> None:
-        self.live._queue.put_nowait(ServerSentEvent(data, **members))
+    def raw(self, event: ServerSentEvent) -> None:
+        self.live._queue.put_nowait(event)
 
 
 @pytest.mark.parametrize("modern", [True, False])
@@ -59,7 +59,7 @@ async def test_malformed_message_ends_the_call_with_a_tool_error(data: bytes) ->
     async with open_rig(streaming.server, budgets=[CALLS]) as rig:
         stream = open_post(rig.client(PATH), "tools/call", ECHO)
         await stream.head()
-        streaming.raw(data)
+        streaming.raw(ServerSentEvent(data))
         streaming.live.push(answer(7, late=1))
         reply = await stream.end()
         assert reply.message["id"] == 7
@@ -90,8 +90,9 @@ async def test_event_names_ids_and_retries_are_kept() -> None:
     async with open_rig(streaming.server) as rig:
         stream = open_post(rig.client(PATH), "tools/call", ECHO)
         await stream.head()
-        streaming.live._queue.put_nowait(ServerSentEvent(b"", id="e0", retry=50))
-        streaming.raw(json.dumps({"jsonrpc": "2.0", "method": "notifications/a"}).encode(), event="message", id="e1")
+        streaming.raw(ServerSentEvent(b"", id="e0", retry=50))
+        note = {"jsonrpc": "2.0", "method": "notifications/a"}
+        streaming.raw(ServerSentEvent(json.dumps(note).encode(), event="message", id="e1"))
         streaming.live.push(answer(7), "e2")
         streaming.live.end()
         events = (await stream.end()).events
