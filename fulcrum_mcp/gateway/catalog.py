@@ -108,6 +108,13 @@ class Catalog:
         self._probe_after = 0.0
         self._asked: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
+        self._announced = 0
+        self._followed = 0
+
+    @property
+    def changing(self) -> bool:
+        """True from the moment the upstream said that its lists changed until they were read anew."""
+        return self._followed != self._announced
 
     @property
     def ready(self) -> bool:
@@ -164,6 +171,7 @@ class Catalog:
     def stale(self) -> None:
         """The upstream said that its lists changed: refresh, shared by all who ask."""
         self._fresh_until = 0.0
+        self._announced += 1
         self.refresh_soon()
 
     def refresh_soon(self) -> None:
@@ -176,8 +184,11 @@ class Catalog:
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh(via))
         await asyncio.shield(self._refreshing)
+        if self.changing and self._refreshing is not None:
+            await asyncio.shield(self._refreshing)
 
     async def _refresh(self, via: Via | None) -> None:
+        announced = self._announced
         self._asked = self._asked or time.monotonic()
         try:
             async with asyncio.timeout(_PATIENCE):
@@ -189,6 +200,9 @@ class Catalog:
             self._failed(f"upstream {self.name}: no answer within {_PATIENCE:.0f} s; see whether it runs", via)
         finally:
             self._refreshing = None
+            self._followed = announced
+            if self.changing:  # said while we asked
+                self.refresh_soon()
 
     def _failed(self, reason: str, via: Via | None) -> None:
         if via is not None:

@@ -43,13 +43,14 @@ def catalogs_of(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
 
 
 async def ready_catalogs(exchanges: Mapping[str, Exchange]) -> list[Catalog]:
-    """Those that have answered; waits a little for the others, and less for those that failed before."""
+    """Those that have answered; waits a little for the others, less for those that failed before or just changed."""
     catalogs = catalogs_of(exchanges)
     absent = [catalog for catalog in catalogs if not catalog.ready and catalog.due]
-    if absent:
-        patience = max(catalog.patience(_PATIENCE, _FAILING) for catalog in absent)
+    changing = [catalog for catalog in catalogs if catalog.ready and catalog.changing]
+    if absent or changing:
+        patience = max((catalog.patience(_PATIENCE, _FAILING) for catalog in absent), default=_FAILING)
         _, silent = await asyncio.wait(
-            [asyncio.ensure_future(catalog.refresh()) for catalog in absent], timeout=patience
+            [asyncio.ensure_future(catalog.refresh()) for catalog in (*absent, *changing)], timeout=patience
         )
         for task in silent:
             task.cancel()

@@ -290,3 +290,36 @@ async def test_list_changed_is_seen_by_the_next_list() -> None:
         assert names(await client.request("tools/list")) == ["a__new", "b__echo"]
         gone = await client.request("tools/call", {"name": "a__echo", "arguments": {}})
         assert gone.result["isError"] is True
+
+
+async def test_change_that_is_announced_while_the_lists_are_read_is_not_missed() -> None:
+    gate = asyncio.Event()
+    asked: list[str] = []
+    one = Streaming("a")
+
+    def slow(server: ScriptedServer, request: UpstreamRequest) -> Any:
+        if gate.is_set() or (request.document or {}).get("method") != "tools/list":
+            return one._answer(server, request)
+        asked.append("tools/list")
+        return later(server.usual(request))
+
+    async def later(reply: MemoryReply) -> MemoryReply:
+        await gate.wait()
+        return reply
+
+    async with open_rig(one.server) as rig:
+        client = await connected(rig)
+        stream = open_get(client)
+        await stream.head()
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        one.server.answer = slow
+        one.server.offers["tools"] = [tool("old")]
+        one.gets[0][1].push(changed)
+        await stream.next_event()
+        await until(lambda: asked, "the lists are being read")
+        one.server.offers["tools"] = [tool("new")]
+        one.gets[0][1].push(changed)
+        await stream.next_event()
+        listing = asyncio.ensure_future(client.request("tools/list"))
+        gate.set()
+        assert names(await listing) == ["a__new"]
