@@ -7,6 +7,7 @@ Exit codes: 0 all the same, 1 something differs, 3 something could not be fetche
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,8 @@ def main() -> int:
     )
     parser.add_argument("--leg", choices=_LEGS, action="append", default=[], help="default: all of them")
     options = parser.parse_args()
+    # Ended from outside, it still ends what it has started.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
         with tempfile.TemporaryDirectory(prefix="fulcrum-interop-") as folder:
             found = _run(options.leg or list(_LEGS), Path(folder))
