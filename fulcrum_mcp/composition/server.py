@@ -11,6 +11,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from fulcrum_mcp.api.bounded_http import BoundedHttp
 from fulcrum_mcp.api.challenge import challenge
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
@@ -63,7 +64,7 @@ class Server:
                 self,
                 host=bind.host,
                 port=bind.port,
-                http="httptools",
+                http=BoundedHttp,
                 ws="none",
                 lifespan="off",
                 access_log=False,

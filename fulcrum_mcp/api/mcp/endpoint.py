@@ -96,13 +96,13 @@ class McpEndpoint:
             if refusal is not None:
                 await self._refuse(send, 403, refusal)
                 return
-            face = self._faces.get(scope["path"])
-            if face is None:
-                await self._refuse(send, 404, f"no MCP server at {scope['path'][:100]}")
-                return
             principal = await self._identity.verify(head.credentials)
             if not allows(principal, "tool:call"):
                 await self._refuse(send, 403, "this key lacks the scope tool:call")
+                return
+            face = self._faces.get(scope["path"])
+            if face is None:
+                await self._refuse(send, 404, f"no MCP server at {scope['path'][:100]}")
                 return
             await self._serve(scope["method"], face, head, principal, receive, send)
         except Unauthenticated as fault:
