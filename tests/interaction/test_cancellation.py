@@ -28,7 +28,7 @@ class Slow:
         self.stream = LiveStream()
         self.gate = asyncio.Event()
         self.entered = asyncio.Event()
-        self.cancelled = False
+        self.cancelled: list[object] = []
         self._body = body
         self.server = ScriptedServer("files", answer=self._answer)
 
@@ -45,7 +45,7 @@ class Slow:
         try:
             await self.gate.wait()
         except asyncio.CancelledError:
-            self.cancelled = True
+            self.cancelled.append((request.document or {})["id"])
             raise
         return self.server.usual(request)
 
@@ -95,17 +95,18 @@ async def test_older_client_that_goes_cancels_nothing() -> None:
     async with open_rig(slow.server, budgets=[CALLS]) as rig:
         client = rig.client(PATH, modern=False)
         await client.connect()
-        stream = open_post(client, "tools/call", ECHO)
-        await slow.entered.wait()
+        stream = open_post(client, "tools/call", ECHO, request_id=1)
+        newer = open_post(rig.client(PATH), "tools/call", ECHO, request_id=2)
+        await until(lambda: len(slow.server.calls) == 2, "both are under way")
         stream.disconnect()
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert not slow.cancelled
+        await gone(newer)
+        await asyncio.sleep(0)
+        assert slow.cancelled == [2], "the newer one's going was noticed, and only that cancels"
         slow.gate.set()
         assert (await stream.end()).result["echo"]["name"] == "echo"
         await rig.settled()
-        assert outcomes(rig) == ["ok"]
-        assert balance(rig) == (1, 0)
+        assert outcomes(rig) == ["cancelled", "ok"]
+        assert balance(rig) == (2, 0)
 
 
 @pytest.mark.parametrize("path", [PATH, "/mcp"])

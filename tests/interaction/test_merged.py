@@ -320,6 +320,6 @@ async def test_change_that_is_announced_while_the_lists_are_read_is_not_missed()
         one.server.offers["tools"] = [tool("new")]
         one.gets[0][1].push(changed)
         await stream.next_event()
-        listing = asyncio.ensure_future(client.request("tools/list"))
+        listing = asyncio.ensure_future(rig.client("/mcp").request("tools/list"))
         gate.set()
         assert names(await listing) == ["a__new"]
