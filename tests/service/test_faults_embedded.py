@@ -32,6 +32,7 @@ from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo
 from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway import govern as govern_module
 from fulcrum_mcp.gateway import journal as journal_module
 
 SECOND = 1_000_000_000
@@ -228,29 +229,51 @@ async def test_an_engine_that_panics_denies(gateway: Embedded) -> None:
     )
     holder.current = replace(good, engine=engine_of(text))
     for _ in range(3):
-        said = await gateway.denied(1)
+        said = await gateway.denied()
         assert "panicked" in said
         assert "policy bad" in said
     holder.current = good
     assert await gateway.call() == ""
 
 
-@pytest.mark.parametrize("fault", [Unavailable("the engine does not answer"), RuntimeError("a bug")])
-async def test_an_engine_that_fails_denies(gateway: Embedded, fault: Exception) -> None:
-    class Failing:
-        def __init__(self, info: PolicyInfo) -> None:
-            self.info = info
+class Failing:
+    """An engine that never answers."""
 
-        async def evaluate(self, _phase: Phase, _document: bytes) -> tuple[Verdict, ...]:
-            raise fault
+    def __init__(self, info: PolicyInfo, fault: Exception) -> None:
+        self.info = info
+        self._fault = fault
 
+    async def evaluate(self, _phase: Phase, _document: bytes) -> tuple[Verdict, ...]:
+        raise self._fault
+
+
+async def test_an_engine_that_does_not_answer_denies(gateway: Embedded) -> None:
     holder = gateway.server.plane.holder
     good = holder.current
-    holder.current = replace(good, engine=Failing(good.engine.info))
-    for _ in range(3):
-        said = await gateway.denied(1)
-        assert "(unavailable)" in said
-        assert "does not answer" in said or "the gateway's log knows call_" in said
+    holder.current = replace(good, engine=Failing(good.engine.info, Unavailable("the engine does not answer")))
+    assert "(unavailable): the engine does not answer" in await gateway.denied()
+    holder.current = good
+    assert await gateway.call() == ""
+
+
+async def test_a_fault_that_nobody_foresaw_denies_and_the_log_knows_it(
+    gateway: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[str] = []
+
+    class Log:
+        def exception(self, _event: str, call: str) -> None:
+            logged.append(call)
+
+    monkeypatch.setattr(govern_module, "_log", Log())
+    holder = gateway.server.plane.holder
+    good = holder.current
+    holder.current = replace(good, engine=Failing(good.engine.info, RuntimeError("a bug")))
+    said = await gateway.denied()
+    assert "(unavailable)" in said
+    assert len(logged) == 1
+    assert f"the gateway's log knows {logged[0]}" in said
+    assert "a bug" not in said
     holder.current = good
     assert await gateway.call() == ""
 
