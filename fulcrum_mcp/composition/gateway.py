@@ -80,14 +80,16 @@ class DataPlane:
             await self._attempt("configuration not read", self._refresh())
             if time.monotonic() - swept > _SWEEP:
                 swept = time.monotonic()
-                self.hub.sweep(swept)
-                recovery = asyncio.to_thread(recover, self.folder, None, self.spool_config)
-                await self._attempt("calls of dead processes not finished", recovery)
+                await self._attempt("what was left open not settled", self._sweep(swept))
 
     async def _refresh(self) -> None:
         await self.snapshots.refresh(self.holder)
         for work in self.on_poll:
             await asyncio.to_thread(work)
+
+    async def _sweep(self, now: float) -> None:
+        self.hub.sweep(now)
+        await asyncio.to_thread(recover, self.folder, None, self.spool_config)
 
     async def _attempt(self, what: str, work: Awaitable[Any]) -> None:
         """One step of following; whatever fails is said once, and tried again at the next turn."""
