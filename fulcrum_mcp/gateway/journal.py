@@ -30,6 +30,8 @@ __all__ = ["Journal", "Settlement"]
 LINGER: Final = 0.005
 PATIENCE: Final = 5.0
 """Seconds that a call waits for its decision to become durable; then it is denied."""
+MOST_TURNS: Final = 8
+"""Turns of the loop for which a tick may wait for more calls."""
 BUSY_PATIENCE: Final = 1.0
 """Seconds for which a ledger may say that it is busy."""
 BUSY_PAUSE: Final = 0.001
@@ -85,6 +87,7 @@ class Journal:
         self._writing = False
         self._scheduled = False
         self._lingering = False
+        self._gathered = self._turns = 0
         self._busy_since: float | None = None
         self._closing = False
         self._idle = asyncio.Event()
@@ -174,6 +177,14 @@ class Journal:
         self._scheduled = False
         if self._writing:
             return
+        if len(self._admissions) > self._gathered and self._turns < MOST_TURNS:
+            # As long as each turn of the loop brings another call, the tick waits for it.
+            self._gathered = len(self._admissions)
+            self._turns += 1
+            self._scheduled = True
+            self._loop.call_soon(self._tick)
+            return
+        self._gathered = self._turns = 0
         admissions, self._admissions = self._admissions, []
         if not admissions and not self._settlements and not self._owed:
             self._idle.set()
