@@ -36,8 +36,7 @@ def describe(line: bytes, *, quiet: bool = False) -> str | None:
         return clean(f"{when}  ↳ {data.get('outcome')}  {spent}  {data.get('decision_id')}")
     by = data.pop("by", None)
     who = by.get("agent") if isinstance(by, dict) else ""
-    shown = json.dumps(data, ensure_ascii=False)
-    return clean(f"{when}  • {kind:<11}  {who or '':<12}  {record.get('subject')}  {shown}")
+    return clean(f"{when}  • {kind:<16}  {who or '':<12}  {record.get('subject')}  {_event(data)}")
 
 
 def _decided(data: dict[str, Any]) -> str:
@@ -51,6 +50,16 @@ def _decided(data: dict[str, Any]) -> str:
     parts += [clean(_reason(reason)) for reason in _items(data.get("reasons"))]
     parts.append(clean(data.get("decision_id")))
     return "  ".join([_coloured(f"{clean(word):<13}", colour), *(part for part in parts if part)])
+
+
+def _event(data: dict[str, Any]) -> str:
+    """What an event is about, in a few words."""
+    for about in (data.get("key"), data.get("budget")):
+        if isinstance(about, dict):
+            return str(about.get("name"))
+    if "threshold" in data:
+        return f"{data['threshold']} % of {data.get('limit')} {data.get('amount')} used by {data.get('bucket')}"
+    return json.dumps(data, ensure_ascii=False)
 
 
 def _items(value: object) -> list[dict[str, Any]]:
