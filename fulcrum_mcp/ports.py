@@ -1,8 +1,9 @@
 """The ports: what the application needs from outside, said by its users.
 
-Each docstring states the promise, the errors, idempotence and cancellation. Ports marked *synchronous* are called on
-the journal's thread only (`gateway.journal`), one call at a time, and may block; all others run on the event loop and
-must not. Every port has an adapter in `fulcrum_adapters.memory`, and one contract suite runs over all its adapters.
+Each docstring states the promise, the errors, idempotence and cancellation. Ports marked *quick* are called by the
+journal on the event loop, one call at a time: they answer within a fraction of a millisecond or raise `Unavailable`
+with `busy`. Those marked *synchronous* are called on a thread that may block; all others run on the loop and must not.
+Every port has an adapter in `fulcrum_adapters.memory`, and one contract suite runs over all its adapters.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -65,7 +66,7 @@ class PolicyEngine(Protocol):
 
 
 class BudgetLedger(Protocol):
-    """The ledger, *synchronous*. Admitted reservations never exceed a hard limit, whoever else uses the store."""
+    """The ledger, *quick*. Admitted reservations never exceed a hard limit, whoever else uses the store."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
         """Apply in order, all in one transaction; each operation is atomic and idempotent per (call, leg).
@@ -304,7 +305,7 @@ class HistoryView(NamedTuple):
 
 
 class History(Protocol):
-    """Taints and counters of an envelope (or of a key when there is none), *synchronous*."""
+    """Taints and counters of an envelope (or of a key when there is none), *quick*."""
 
     def read(self, tenant: str, subject: str) -> HistoryView:
         """Everything about one subject (`envelope:ID` or `key:ID`) in one round trip. Raises `Unavailable`."""

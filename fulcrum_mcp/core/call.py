@@ -60,7 +60,8 @@ class Call:
     method: str
     server: str
     target: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] | None
+    """None: the request says `null`."""
     context: Context
     tool: Tool | None = None
     leg: int = 0

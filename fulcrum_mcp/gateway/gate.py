@@ -115,23 +115,23 @@ class Gate:
         return None if peer is None else Via(incoming.version or peer.version, peer.session, incoming.principal)
 
 
-def _header_mismatch(incoming: Incoming, entry: ToolEntry, arguments: dict[str, Any]) -> str | None:
+def _header_mismatch(incoming: Incoming, entry: ToolEntry, arguments: dict[str, Any] | None) -> str | None:
     if not (incoming.over_http and incoming.modern and entry.param_headers):
         return None
     return param_mismatch(entry.param_headers, arguments, incoming.values)
 
 
-def _asked(method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
-    """What is asked for, by name, with which arguments; or what is wrong with it. `null` is no arguments."""
+def _asked(method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any] | None] | str:
+    """What is asked for, by name, with which arguments; or what is wrong with it. `null` is judged and sent as that."""
     target: Any = method
     arguments: Any = {key: value for key, value in params.items() if key != "_meta"}
     if method in GOVERNED:
-        target, arguments = params.get(TARGET_MEMBER[method]), params.get("arguments")
+        target, arguments = params.get(TARGET_MEMBER[method]), params.get("arguments", {})
     if not isinstance(target, str) or not isinstance(arguments, dict | None):
         return "takes a name and an object"
     if len(target) > _MAX_TARGET:
         return f"takes a name of at most {_MAX_TARGET} characters"
-    return target, arguments or {}
+    return target, arguments
 
 
 def _with_state(params: dict[str, Any], upstream_state: str | None) -> dict[str, Any]:

@@ -79,7 +79,13 @@ class Rounds:
         return self._sealer.seal(_PURPOSE, content)
 
     def resume(
-        self, state: object, principal: Principal, server: str, method: str, target: str, arguments: Mapping[str, Any]
+        self,
+        state: object,
+        principal: Principal,
+        server: str,
+        method: str,
+        target: str,
+        arguments: Mapping[str, Any] | None,
     ) -> Resumed:
         """Open the state that a retry brings.
 
@@ -111,6 +117,6 @@ def _target(server: str, method: str, target: str) -> str:
     return f"{server}\n{method}\n{target}"
 
 
-def _digest(arguments: Mapping[str, Any]) -> str:
+def _digest(arguments: Mapping[str, Any] | None) -> str:
     text = msgspec.json.Encoder(order="deterministic").encode(arguments)
     return hashlib.sha256(text).hexdigest()

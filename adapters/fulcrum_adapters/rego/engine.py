@@ -2,7 +2,7 @@
 
 Nothing a policy does may end or mislead the process: see `native` for what its faults become, `core.verdict` for what
 their values may be. An evaluation cannot be interrupted and holds the interpreter's lock: policies come here through
-`admission`, and the gateway's watchdog ends a process that stays silent.
+`admission`, which refuses those that take too long.
 """
 
 import json
