@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -156,14 +157,15 @@ def _follow(fetch: Fetch, lines: int, *, follow: bool, as_json: bool) -> None:
     old, row = fetch(AuditQuery(type=kind, limit=max(lines, 1)))
     after = 0 if row is None or len(old) < lines else row if not lines else row - 1
     begun = False
-    while follow or not begun:
-        some, row = fetch(AuditQuery(after=after, limit=_AT_ONCE))
-        after = after if row is None else row
-        _show(some, as_json=as_json)
-        if len(some) < _AT_ONCE:
-            begun = True
-            if follow:
-                time.sleep(_POLL)
+    with suppress(KeyboardInterrupt):  # the way to end it
+        while follow or not begun:
+            some, row = fetch(AuditQuery(after=after, limit=_AT_ONCE))
+            after = after if row is None else row
+            _show(some, as_json=as_json)
+            if len(some) < _AT_ONCE:
+                begun = True
+                if follow:
+                    time.sleep(_POLL)
 
 
 def _show(lines: Iterable[bytes], *, as_json: bool) -> None:
@@ -173,7 +175,7 @@ def _show(lines: Iterable[bytes], *, as_json: bool) -> None:
             say(text)
 
 
-@app.command()
+@app.command(short_help="Write all of it, signed, for verify.")
 def export(
     *,
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write; - is standard output.")],
@@ -191,7 +193,7 @@ def export(
         audit_export.local(_data_folder(data), output, tenant)
 
 
-@app.command()
+@app.command(short_help="Is an exported trail whole? 0 yes, 1 no.")
 def verify(
     file: Annotated[Path, typer.Argument(help="What `fulcrum audit export` wrote.")],
     *,

@@ -1,6 +1,7 @@
 """What commands print: plain aligned text for people, one JSON document for machines; nothing that a terminal obeys."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -27,10 +28,14 @@ def say_json(document: Any) -> None:
 
 def _write(to: Any, text: str) -> None:
     try:
-        to.write(text + "\n")
-    except UnicodeEncodeError:
-        to.write(text.encode("ascii", "replace").decode() + "\n")
-    to.flush()
+        try:
+            to.write(text + "\n")
+        except UnicodeEncodeError:
+            to.write(text.encode("ascii", "replace").decode() + "\n")
+        to.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), to.fileno())
+        raise SystemExit(0) from None
 
 
 def clean(value: object) -> str:

@@ -1,6 +1,7 @@
 """Problems, decisions and test results as lines for people, safe for a terminal."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ __all__ = ["case_line", "decision_lines", "problem_lines", "record_lines", "rule
 _COLOURS = {"allow": typer.colors.GREEN, "deny": typer.colors.RED, "require_approval": typer.colors.YELLOW}
 
 
+def _styled(text: str, *, fg: str, bold: bool = False) -> str:
+    """In colour unless NO_COLOR forbids it; typer leaves it out where there is no terminal."""
+    return text if "NO_COLOR" in os.environ else typer.style(text, fg=fg, bold=bold)
+
+
 def problem_lines(problems: Iterable[Problem]) -> list[str]:
     """`path:line:column: error: message; hint`."""
     lines: list[str] = []
@@ -22,14 +28,14 @@ def problem_lines(problems: Iterable[Problem]) -> list[str]:
         place = f"{problem.path}:{problem.line}:{problem.column}" if problem.line else problem.path
         colour = typer.colors.RED if problem.severity == "error" else typer.colors.YELLOW
         hint = f"; {problem.hint}" if problem.hint else ""
-        word = typer.style(problem.severity, fg=colour)
+        word = _styled(problem.severity, fg=colour)
         lines.append(f"{clean(place)}: {word}: {clean(problem.message + hint)}")
     return lines
 
 
 def decision_lines(decision: Decision) -> list[str]:
     """The effect, then everything that was said."""
-    lines = [typer.style(decision.effect, fg=_COLOURS[decision.effect], bold=True)]
+    lines = [_styled(decision.effect, fg=_COLOURS[decision.effect], bold=True)]
     for title, reasons in (("because", decision.reasons), ("warning", decision.warnings)):
         for reason in reasons:
             speaker = f"{reason.policy}.{reason.rule}" if reason.policy else "no rule"
@@ -49,13 +55,13 @@ def decision_lines(decision: Decision) -> list[str]:
 
 def rule_line(rule: Any) -> str:
     """A test rule that failed."""
-    failed = typer.style("failed", fg=typer.colors.RED)
+    failed = _styled("failed", fg=typer.colors.RED)
     return f"{clean(rule.path)}:{rule.line}: {failed}: {clean(rule.name)}: {clean(rule.fault)}"
 
 
 def case_line(result: Any) -> str:
     """A case that failed, with what was wanted and what came."""
-    failed = typer.style("failed", fg=typer.colors.RED)
+    failed = _styled("failed", fg=typer.colors.RED)
     return f"{clean(result.case.path)}: {failed}: {clean(result.case.name)}: {clean('; '.join(result.faults))}"
 
 

@@ -21,7 +21,7 @@ def servers() -> None:
     """The MCP servers behind the gateway."""
 
 
-@app.command("list")
+@app.command("list", short_help="What a configuration names, or a gateway has.")
 def list_(config: ConfigOption = None, url: UrlOption = None, as_json: JsonOption = False) -> None:
     """List what a configuration names (or a running gateway has); starts nothing, shows no secret."""
     found = _remote(url) if config is None else None

@@ -57,7 +57,7 @@ def up(
 
 async def _serve(settings: Settings) -> None:
     server = await open_server(settings)
-    remember_policies(settings.data, server.plane.snapshots.where)
+    remember_policies(settings, server.plane.snapshots.where)
     admin = admin_key(server.control, settings)
     client = client_key(server.control, settings)
     server.plane.snapshots.on_change = say_change

@@ -19,6 +19,7 @@ from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Decision, combine
 from fulcrum_mcp.core.policy import PolicySource, Problem
 from fulcrum_mcp.errors import FulcrumError, Invalid
+from fulcrum_mcp.settings import Settings
 
 __all__ = [
     "check_policies",
@@ -151,8 +152,11 @@ def policies_of_decision(where: str) -> dict[str, str]:
     return {verdict.policy: verdict.revision for verdict in verdicts}
 
 
-def remember_policies(data: Path, where: Path | str) -> None:
+def remember_policies(settings: Settings, where: Path | str) -> None:
     """So that a decision can be explained later with the files that took it: the last ones used on a data folder."""
+    if settings.policy.engine != "rego":
+        return
+    data = settings.data
     text = str(where.resolve()) if isinstance(where, Path) else where
     draft = data / f".policies.{os.getpid()}"
     try:

@@ -249,3 +249,27 @@ def test_policies_that_change_are_told_and_broken_ones_are_not_taken(gateway: Ga
     gateway.wait_for("did you mean startswith?")
     mine.write_text(POLICY + "\n# better\n")
     gateway.wait_for("policies live: mine")
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(gateway: Gateway) -> None:
+    command = [sys.executable, "-m", "fulcrum_mcp.cli", "audit", "query", "--type", "all", "--data", "data"]
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(command, cwd=gateway.folder, stdout=theirs, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_tail_follows_until_it_is_interrupted(gateway: Gateway) -> None:
+    command = [sys.executable, "-m", "fulcrum_mcp.cli", "audit", "tail", "-n", "0", "--data", "data"]
+    with subprocess.Popen(command, cwd=gateway.folder, stdout=subprocess.PIPE, text=True) as tail:
+        assert tail.stdout is not None
+        line = ""
+        deadline = time.monotonic() + 30
+        while "auth.key_created" not in line:
+            assert time.monotonic() < deadline
+            assert gateway.remote("keys", "create", "late").code == 0
+            os.set_blocking(tail.stdout.fileno(), False)
+            line = tail.stdout.readline()
+        tail.send_signal(signal.SIGINT)
+        assert tail.wait(20) == 0
