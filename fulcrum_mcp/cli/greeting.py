@@ -13,7 +13,7 @@ from fulcrum_mcp.cli.snippets import snippets
 
 __all__ = ["Upstreams", "count", "say_change", "say_clients", "watch"]
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 10.0
 """Seconds to wait for upstreams before saying which are still silent; the gateway serves meanwhile."""
 _LOOK: Final = 0.05
 _LOOK_LATER: Final = 1.0
@@ -81,7 +81,7 @@ def _line(catalog: Upstreams, width: int) -> str:
     name = f"{catalog.name:<{width}}"
     if catalog.failure is not None:
         reason = catalog.failure
-        for begin in (f'upstream "{catalog.name}": ', f"upstream {catalog.name}: "):
+        for begin in (f'upstream "{catalog.name}": ', f"upstream {catalog.name}: ", f"upstream {catalog.name} at "):
             reason = reason.removeprefix(begin)
         return f"✘ {name}  {clean(reason)}"
     if not catalog.ready:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Server:
 
     async def _grpc(self) -> Any:
         """The gRPC port; a gateway without it still governs."""
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say is said below, in our words
         from fulcrum_mcp.api.grpc_health import GrpcHealth  # noqa: PLC0415 - dear to import, wanted after readiness
 
         bind = self.settings.grpc

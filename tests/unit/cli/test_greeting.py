@@ -25,15 +25,17 @@ class Listed:
 
 
 async def test_each_upstream_is_told_once_then_the_summary_then_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    far = Listed("far", failure="upstream far at http://far/mcp: connection refused; start it")
     good = Listed("files", ready=True, tools={"a": 1, "b": 2})
     bad = Listed("x", failure='upstream "x": its process exited with code 1; last words: \x1b[31mno')
     done = anyio.Event()
     async with anyio.create_task_group() as group:
-        group.start_soon(watch, [good, bad], done.set)
+        group.start_soon(watch, [good, bad, far], done.set)
         with anyio.fail_after(5):
             await done.wait()
         assert capsys.readouterr().out == (
             "  ✔ files  2 tools\n  ✘ x      its process exited with code 1; last words: ?[31mno\n"
+            "  ✘ far    http://far/mcp: connection refused; start it\n"
         )
         bad.failure, bad.ready, bad.tools = None, True, {"c": 1}
         said = ""
