@@ -122,11 +122,12 @@ class Exchange:
                 return Answer(200, events=kept[0].follow(kept[1]))
         try:
             reply = await self.upstream.send(self._outgoing(incoming, None))
-            if reply.streams:
+            if reply.streams and reply.status not in _CHALLENGES:
                 relay = Relay(reply, self.catalog, self.responder, self.settler, None, session, rename)
                 relay.resumed = last is not None
+                relay.repeats = relay.resumed and self.gate.governor.snapshot.engine.info.judges_results
                 return Answer(reply.status, events=relay.events(), close=relay.close)
-            return self._plain(reply, await reply.read())
+            return self._plain(reply, await self._body(reply))
         except UpstreamFailed as fault:
             return _unreachable(str(fault))
 
@@ -149,11 +150,19 @@ class Exchange:
         """Send what expects no answer of its own."""
         try:
             reply = await self.upstream.send(self._outgoing(incoming, message))
-            body = b"" if reply.streams else await reply.read()
+            body = await self._body(reply)
             await reply.close()
         except UpstreamFailed as fault:
             return _unreachable(str(fault))
         return self._plain(reply, body)
+
+    @staticmethod
+    async def _body(reply: UpstreamReply) -> bytes:
+        """The body of an answer that is none to a request; a stream is given up."""
+        if not reply.streams:
+            return await reply.read()
+        await reply.close()
+        return b""
 
     def _plain(self, reply: UpstreamReply, body: bytes) -> Answer:
         """An answer to what is no request. A client is never told to show an upstream its credentials."""
@@ -197,7 +206,7 @@ class Exchange:
         began = time.perf_counter_ns()
         try:
             reply = await self.upstream.send(self._outgoing(incoming, message))
-            if not reply.streams:
+            if not reply.streams or reply.status in _CHALLENGES:
                 answer = await self._single(pending, reply)
                 answer.timings = _timings(ticket, began)
                 return answer
@@ -209,6 +218,10 @@ class Exchange:
         except asyncio.CancelledError:
             if ticket is not None:
                 self.settler.finish(ticket, "cancelled", is_error=True)
+            raise
+        except Exception:
+            if ticket is not None:  # what nobody foresaw must not hold a reservation for ever
+                self.settler.finish(ticket, "outcome_unknown", is_error=True)
             raise
         session: Session | None = None if pending.modern else incoming.session
         relay = Relay(reply, self.catalog, self.responder, self.settler, pending, session, rename)
@@ -226,7 +239,7 @@ class Exchange:
 
     async def _single(self, pending: Pending, reply: UpstreamReply) -> Answer:
         """An answer that is one body."""
-        body = await reply.read()
+        body = await self._body(reply)
         peek = Peek()
         if body:
             try:

@@ -29,6 +29,8 @@ _log = structlog.get_logger("fulcrum.relay")
 
 UPSTREAM_FAILED: Final = 502001
 _MAX_HELD: Final = 1000
+_SILENT: Final = frozenset(("notifications/resources/updated", "notifications/cancelled"))
+"""Notifications that tell nothing of a call's result; nor do those of changed lists."""
 
 
 def failure_message(pending: Pending, text: str) -> bytes:
@@ -54,6 +56,8 @@ class Relay:
     replay: Replay | None = None
     resumed: bool = False
     """The rest of a stream that the client lost: the upstream may send again what was answered before."""
+    repeats: bool = False
+    """Policies judge results, and this stream may repeat what was said beside one: held until an answer tells."""
     _identified: bool = False
     _done: bool = False
     """The request was answered, or it is over."""
@@ -94,13 +98,10 @@ class Relay:
         """What the client gets for one event of the upstream."""
         peek = self._look(event)
         if peek is None:
-            return [self._out(event, None)]
+            quiet = event.comment and (self.repeats or self._inspects() or self._overhears())
+            return [self._out(replace(event, data=b"") if quiet else event, None)]
         if peek.method is not UNSET:
-            if str(peek.method).endswith("/list_changed"):
-                self.catalog.stale()
-            if peek.id is UNSET and self._inspects():
-                return self._beside(event, peek)
-            return [self._out(event, peek)]
+            return self._told_by(event, peek)
         request = self._request_of(peek)
         if request is None:
             return self._unasked(event, peek)
@@ -117,8 +118,33 @@ class Relay:
         elif self.resumed and self.session is not None:
             self.session.keep(request, result.text)
             self._told.append(request.request_id)
+            held, self._held = self._held, []
+            ready = [self._out(kept, None) for kept in self._cleared(held, result, request)]
         ready.append(self._out(replace(event, data=result.text), None))
         return ready
+
+    def _told_by(self, event: ServerSentEvent, peek: Peek) -> list[ServerSentEvent]:
+        """A notification or a request of the upstream."""
+        method = str(peek.method)
+        if method.endswith("/list_changed"):
+            self.catalog.stale()
+        if peek.id is UNSET:
+            if self._inspects():
+                return self._beside(event, peek)
+            if method not in _SILENT and not method.endswith("/list_changed"):
+                if self.repeats:
+                    return self._beside(event, peek)
+                if self._overhears():
+                    _log.warning("what may tell of an inspected call dropped", server=self.catalog.name)
+                    return []
+        return [self._out(event, peek)]
+
+    def _overhears(self) -> bool:
+        """True while the session has a call whose result is yet to be judged: what is said here may be about it."""
+        return self.session is not None and any(
+            item.server == self.catalog.name and item.ticket is not None and item.ticket.inspects
+            for item in self.session.open.values()
+        )
 
     def _inspects(self) -> bool:
         pending = self.pending
@@ -135,13 +161,17 @@ class Relay:
         return []
 
     def _look(self, event: ServerSentEvent) -> Peek | None:
-        if not event.data:
+        if not event.data or event.comment:
             return None
         try:
-            return peek_message(event.data)
+            peek = peek_message(event.data)
         except WireError as fault:
             msg = f"upstream {self.catalog.name}: {fault.message}"
             raise UpstreamFailed(msg, sent=True) from None
+        if peek.method is not UNSET and (peek.result is not UNSET or peek.error is not UNSET):
+            msg = f"upstream {self.catalog.name}: a message is both a question and an answer"
+            raise UpstreamFailed(msg, sent=True)
+        return peek
 
     def _request_of(self, peek: Peek) -> Pending | None:
         """Which request a response answers: this stream's, or one of the session's that lost its stream."""
@@ -157,6 +187,7 @@ class Relay:
 
     def _unasked(self, event: ServerSentEvent, peek: Peek) -> list[ServerSentEvent]:
         """An answer that no request waits for: dropped, unless the client may have missed it with its last stream."""
+        self._held.clear()  # how that answer was judged is not known here
         kept = self.session.kept(self.catalog.name, peek.id) if self.resumed and self.session is not None else None
         if kept is None or kept[0] in self._told:
             _log.warning("answer to nothing dropped", server=self.catalog.name)

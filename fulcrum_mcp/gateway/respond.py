@@ -48,12 +48,12 @@ class Responder:
         """The answer as the client may see it. `text` is a response to `pending`; it is settled when this returns."""
         if pending.ticket is not None:
             return await self._governed(pending, pending.ticket, text, peek)
-        if peek.error is not UNSET:
+        if pending.task is not None:
+            return await self._task(pending, pending.task, text, peek)
+        if peek.error is not UNSET and peek.result is UNSET:
             return Answered(text)
         if pending.method in LIST_METHODS:
             return await self._listed(pending, catalog, text)
-        if pending.task is not None:
-            return await self._task(pending, pending.task, text, peek)
         if pending.method == "tasks/list":
             return self._own_tasks(pending, text)
         return Answered(text)
@@ -157,11 +157,16 @@ class Responder:
         raw = _raw(peek)
         judged: Judged | None = None
         if ticket.inspects:
-            inspected = await self._inspect(pending, ticket, text, raw, failed=False, keep=True)
+            failed = peek.error is not UNSET
+            inspected = await self._inspect(pending, ticket, text, raw, failed=failed, keep=True)
             if inspected.withheld:
                 self._settler.finish(ticket, "withheld", is_error=True, result=raw, judged=inspected.judged)
                 return inspected.answered
             judged, text = inspected.judged, inspected.answered.text
+        if peek.error is not UNSET:
+            if pending.method == "tasks/result":
+                self._settler.finish(ticket, "error", is_error=True, result=raw, judged=judged)
+            return _answered(text, judged)
         seen = peek_result(raw)
         status = _status(seen.task) or seen.status
         if pending.method == "tasks/result" or status in TERMINAL:
@@ -199,6 +204,8 @@ def _refuse_twins(text: bytes) -> None:
         members = msgspec.json.decode(text, type=dict[str, Raw])
     except (msgspec.MsgspecError, ValueError) as fault:
         raise WireError(_WITHHELD, str(fault)) from None
+    if "result" in members and "error" in members:
+        raise WireError(_WITHHELD, "it has a result and an error")
     if encode(members) != text:
         decode_strict(text)
     refuse_folded(members)
