@@ -95,7 +95,7 @@ def parse_scope(value: object, where: str) -> Scope:
     if not isinstance(value, str):
         raise Invalid(f"{where}: scope must be text such as agent or tool:files__write_file, not {value!r}.")
     name, colon, scope_id = value.strip().partition(":")
-    kind = next((kind for kind in _KINDS if kind == name), None)
+    kind: ScopeKind | None = next((kind for kind in _KINDS if kind == name), None)
     if kind is None:
         near = get_close_matches(name, _KINDS, 1)
         guess = f' Did you mean "{near[0]}"?' if near else ""

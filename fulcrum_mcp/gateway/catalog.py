@@ -184,8 +184,12 @@ class Catalog:
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().create_task(self._refresh(via))
         await asyncio.shield(self._refreshing)
-        if self.changing and self._refreshing is not None:
-            await asyncio.shield(self._refreshing)
+        following = self._under_way()
+        if self.changing and following is not None:
+            await asyncio.shield(following)
+
+    def _under_way(self) -> "asyncio.Task[None] | None":
+        return self._refreshing
 
     async def _refresh(self, via: Via | None) -> None:
         announced = self._announced

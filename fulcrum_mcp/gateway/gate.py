@@ -83,11 +83,12 @@ class Gate:
 
     async def _judge(self, call: Call, pending: Pending, root: Ticket | None) -> Ticket | Denial:
         """A call whose later leg is denied, or whose client went meanwhile, is settled at its estimate."""
-        judged: Ticket | Denial | None = None
+        admitted = False
         try:
             judged = await self.governor.judge(call, pending.snapshot, root)
+            admitted = isinstance(judged, Ticket)
         finally:
-            if root is not None and not isinstance(judged, Ticket):
+            if root is not None and not admitted:
                 self.governor.settler.give_up(root)
         return judged
 

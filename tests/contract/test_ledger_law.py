@@ -22,7 +22,7 @@ def run(law: type[LedgerLaw], examples: int, steps: int, *, shrink: bool = True)
         deadline=None,
         database=None,
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
     )
     run_state_machine_as_test(law, settings=checks)
     return law.operations

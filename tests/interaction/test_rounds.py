@@ -14,7 +14,8 @@ from scripted_server import ScriptedServer, json_reply, tool
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.core.budget import Budget, Scope
-from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.core.call import Phase, Principal
+from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.ports import UpstreamRequest
@@ -239,9 +240,11 @@ async def test_client_that_goes_before_its_second_leg_is_judged_leaves_nothing_r
         class Endless:
             info = rig.engine.info
 
-            async def evaluate(self, *_: Any) -> Any:
+            async def evaluate(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
+                assert phase, document
                 entered.set()
                 await asyncio.Event().wait()
+                return ()
 
         rig.use(Endless())
         stream = open_post(client, "tools/call", {"name": "ask", "arguments": ARGUMENTS, "requestState": state})

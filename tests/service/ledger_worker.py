@@ -70,7 +70,7 @@ def settlement(call: str, number: int) -> Commit | Release:
 
 
 def work(store: SqliteStore, name: str, rounds: int, limit: int) -> dict[str, int]:
-    counts = dict.fromkeys(("admitted", "refused", "failed", "calls", "usd_micros"), 0)
+    counts: dict[str, int] = dict.fromkeys(("admitted", "refused", "failed", "calls", "usd_micros"), 0)
     for start in range(0, rounds, BATCH):
         wanted = [reservation(name, number, limit) for number in range(start, min(start + BATCH, rounds))]
         settlements: list[Operation] = []

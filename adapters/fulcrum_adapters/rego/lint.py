@@ -134,7 +134,7 @@ def _firing(module: ModuleSyntax, rule: RuleSyntax, policies: PolicySet) -> Iter
         yield _warn(module, rule, f"rule {rule.name} can never fire: its body holds `false`")
     elif not rule.default and result and "result" not in phases & asked:
         yield _warn(module, rule, f"rule {rule.name} can never fire: there is no result in its phases")
-    elif not rule.default and arguments and phases & asked == {"list"}:
+    elif not rule.default and arguments and phases & asked == frozenset({"list"}):
         yield _warn(module, rule, f"rule {rule.name} can never fire: there are no arguments in phase list")
     elif not rule.default and arguments and "list" in phases & asked:
         hint = 'add `input.phase == "call"`, and for allow a second rule for phase list'

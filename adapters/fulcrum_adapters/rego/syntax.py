@@ -281,7 +281,7 @@ class _Reader:
             if isinstance(item, dict) and "start" in item:
                 self.rule.local.add(_text(item, self.source))
 
-    _special: ClassVar[Mapping[str, Callable[["_Reader", str, Any], None]]] = {
+    _special: ClassVar[Mapping[str, Callable[..., None]]] = {
         "RefDot": _reference,
         "RefBrack": _reference,
         "Var": _reference,

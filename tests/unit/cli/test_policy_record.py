@@ -36,7 +36,7 @@ def server(status: int, body: bytes) -> Iterator[tuple[str, list[tuple[str, str 
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's names
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as http:

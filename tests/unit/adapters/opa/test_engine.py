@@ -22,7 +22,8 @@ def anyio_backend() -> str:
 
 async def evaluate(server: FakeOpa, **options: Any) -> str:
     async with server.serve():
-        engine = OpaEngine(OpaConfig(server.url, **{"timeout": 5.0, **options}))
+        settings: dict[str, Any] = {"timeout": 5.0, **options}
+        engine = OpaEngine(OpaConfig(server.url, **settings))
         try:
             return combine(await engine.evaluate("call", b'{"phase":"call","n":18446744073709551617}'), "call").effect
         finally:

@@ -79,7 +79,7 @@ def test_a_panic_is_an_error_of_its_policy_and_the_others_still_speak() -> None:
         assert first.allow
         assert third.allow
         assert "panicked" in str(second.error)
-    assert combine((first, second, third), "call").effect == "deny"
+        assert combine((first, second, third), "call").effect == "deny"
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])

@@ -79,13 +79,13 @@ class Pool:
         self.kept = 0
         self.gone = 0
 
-    def released(self, _connection: Connection) -> None:
+    def released(self, connection: Connection) -> None:  # noqa: ARG002 - the protocol's name
         self.kept += 1
 
-    def lost(self, _connection: Connection) -> None:
+    def lost(self, connection: Connection) -> None:  # noqa: ARG002 - same
         self.gone += 1
 
-    def watch(self, _deadline: float) -> None:
+    def watch(self, deadline: float) -> None:
         pass
 
 
