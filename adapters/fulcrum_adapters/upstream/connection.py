@@ -72,6 +72,11 @@ class PoolExchange:
         self._fault: Fault | None = None
         self._waiter: asyncio.Future[None] | None = None
 
+    @property
+    def parted(self) -> bool:
+        """True once its connection is another's."""
+        return self._connection is None
+
     async def head(self) -> None:
         """Wait for the final answer's head."""
         while not self.ready:

@@ -43,6 +43,8 @@ class Pool:
         self._starts: dict[str, bytes] = {}
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()
+        self._standing: set[Connection] = set()
+        """Those that carry a stream somebody listens on; they take no place from calls, and are not used again."""
         self._places = config.max_connections
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
@@ -58,7 +60,11 @@ class Pool:
             parts += (name, b": ", value, b"\r\n")
         parts.append(b"content-length: %d\r\n\r\n" % len(body) if body or verb == "POST" else b"\r\n")
         connection = self._sound() or await self._acquire()
-        return await connection.request(verb, b"".join(parts), body)
+        exchange = await connection.request(verb, b"".join(parts), body)
+        if verb == "GET" and not exchange.parted:
+            self._standing.add(connection)
+            self._vacate()
+        return exchange
 
     async def close(self) -> None:
         """See `Transport`."""
@@ -79,6 +85,9 @@ class Pool:
 
     def released(self, connection: Connection) -> None:
         """See `Owner`."""
+        if connection in self._standing:
+            connection.fail(_closed())
+            return
         waiter = self._next()
         if waiter is not None:
             waiter.set_result(connection)
@@ -91,7 +100,10 @@ class Pool:
             self._open.remove(connection)
             if connection in self._idle:
                 self._idle.remove(connection)
-            self._vacate()
+            if connection in self._standing:
+                self._standing.remove(connection)
+            else:
+                self._vacate()
 
     def watch(self, deadline: float) -> None:
         """See `Owner`."""

@@ -59,6 +59,8 @@ class Bounds:
     max_depth: int = 128
     in_flight: int = 1000
     in_flight_per_key: int = 200
+    streams_per_key: int = 64
+    """Streams that clients listen on (GET): each holds a connection to its upstream."""
 
 
 class McpEndpoint:
@@ -135,29 +137,37 @@ class McpEndpoint:
             if not head.json:
                 await self._refuse(send, 415, _NOT_JSON)
                 return
-            body = await self._body(head, receive)
-            if body is None:
-                await self._refuse(send, 413, f"the message is larger than {self._max_body} bytes")
-                return
-            message = parse_message(body, self._bounds.max_depth)
-            era = classify(message, head.values)
-            key = f"{principal.tenant}/{principal.key}"
-            if self._total >= self._bounds.in_flight or self._open[key] >= self._bounds.in_flight_per_key:
-                await self._refuse(send, 429, "too many requests at a time", ((b"retry-after", b"1"),))
-                return
-            self._total += 1
-            self._open[key] += 1
-            try:
-                await self._post(face, head, principal, message, era, receive, send)
-            finally:
-                self._total -= 1
-                self._open[key] -= 1
-                if not self._open[key]:
-                    del self._open[key]
-        elif verb in ("GET", "DELETE"):
-            await self._session_verb(verb, face, head, principal, receive, send)
-        else:
+        elif verb not in ("GET", "DELETE"):
             await self._refuse(send, 405, f"{verb} is not allowed", ((b"allow", b"GET, POST, DELETE"),))
+            return
+        # Whoever keeps a place is counted from here on: also a body that comes slowly, and a stream that never ends.
+        bounds, listens = self._bounds, verb == "GET"
+        key = f"{listens}/{principal.tenant}/{principal.key}"
+        most = bounds.streams_per_key if listens else bounds.in_flight_per_key
+        if self._open[key] >= most or (self._total >= bounds.in_flight and not listens):
+            await self._refuse(send, 429, "too many requests at a time", ((b"retry-after", b"1"),))
+            return
+        self._total += not listens
+        self._open[key] += 1
+        try:
+            if verb == "POST":
+                await self._message(face, head, principal, receive, send)
+            else:
+                await self._session_verb(verb, face, head, principal, receive, send)
+        finally:
+            self._total -= not listens
+            self._open[key] -= 1
+            if not self._open[key]:
+                del self._open[key]
+
+    async def _message(self, face: Face, head: Head, principal: Principal, receive: Receive, send: Send) -> None:
+        body = await self._body(head, receive)
+        if body is None:
+            await self._refuse(send, 413, f"the message is larger than {self._max_body} bytes")
+            return
+        message = parse_message(body, self._bounds.max_depth)
+        era = classify(message, head.values)
+        await self._post(face, head, principal, message, era, receive, send)
 
     async def _body(self, head: Head, receive: Receive) -> bytes | None:
         """The request's body; None if it is too large."""
