@@ -1,5 +1,6 @@
 """Logging: structured lines on standard error, the same for every process. Never a secret, never an argument."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Collection, Mapping
@@ -20,6 +21,17 @@ else:
 __all__ = ["LEVELS", "configure"]
 
 LEVELS = ("debug", "info", "warning", "error")
+
+
+class _Stderr:
+    """Writes lines to the standard error of the moment. A log that cannot be written stops nothing else."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            print(message, file=sys.stderr, flush=True)  # noqa: T201 - this is the one place that logs
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 def configure(level: str = "info", *, json: bool | None = None, told: Collection[str] = ()) -> None:
@@ -47,7 +59,7 @@ def configure(level: str = "info", *, json: bool | None = None, told: Collection
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")

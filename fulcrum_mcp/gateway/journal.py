@@ -266,10 +266,10 @@ class Journal:
         self.faults += 1
         self.failing = str(fault) or type(fault).__name__
         self._busy_since = None
-        _log.error("tick failed", reason=self.failing, admissions=len(admissions))
         for admission in admissions:
             admission.fault = admission.fault or fault
         _wake(admissions)
+        _log.error("tick failed", reason=self.failing, admissions=len(admissions))
         if not self._closing:
             self._timers["retry"] = self._loop.call_later(RETRY, self._schedule)
         else:

@@ -1,0 +1,35 @@
+"""Logging never harms what it tells about."""
+
+import io
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from fulcrum_mcp import logs
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+def test_a_closed_standard_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", closed)
+    logs.configure("warning", json=True)
+    closed.close()
+    structlog.get_logger("test").error("told to nobody")
+
+
+def test_lines_go_to_the_standard_error_of_the_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure("warning", json=True)
+    logger = structlog.get_logger("test")
+    now = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", now)
+    logger.warning("told", reason="why")
+    logger.info("not told at this level")
+    assert '"event": "told"' in now.getvalue()
+    assert "not told" not in now.getvalue()
