@@ -37,6 +37,8 @@ BUSY_PATIENCE: Final = 1.0
 BUSY_PAUSE: Final = 0.001
 RETRY: Final = 0.5
 """Seconds until a tick that failed is tried again for what is still owed."""
+LAST_TURNS: Final = 10
+"""Turns of the loop in which calls that were ended with the gateway may still settle."""
 RENEW_EVERY: Final = 20.0
 RESERVATION_TTL: Final = 90
 """Seconds; a live writer renews long before."""
@@ -321,16 +323,22 @@ class Journal:
         for timer in self._timers.values():
             timer.cancel()
         if self._thread.is_alive():
-            self._idle.clear()
-            self._schedule()
             try:
                 async with asyncio.timeout(PATIENCE):
-                    await self._idle.wait()
+                    await self._drain()
             except TimeoutError:
                 _log.error("not everything was committed", reason="the log does not answer")
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join, PATIENCE)
         self._log.close()
+
+    async def _drain(self) -> None:
+        """Commit what is queued, and what calls that are just ending still bring."""
+        for _ in range(LAST_TURNS):
+            self._idle.clear()
+            self._schedule()
+            await self._idle.wait()
+            await asyncio.sleep(0)
 
 
 def _ends(settlements: Sequence[Settlement]) -> Iterator[RecordDraft]:

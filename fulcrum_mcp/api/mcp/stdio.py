@@ -45,25 +45,31 @@ class StdioFace:
         self._streams: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Until the client closes its side; then what is under way may finish for a moment."""
+        """Until the client closes its side; then what is under way may finish for a moment. Cancelled: at once."""
+        try:
+            await self._read()
+            if self._tasks:
+                await asyncio.wait(list(self._tasks.values()), timeout=_LAST_WORDS)
+        finally:
+            left = (*self._tasks.values(), *self._streams)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    async def _read(self) -> None:
         while True:
             try:
                 line = await self._reader.readuntil(b"\n")
             except asyncio.IncompleteReadError as end:
                 line = end.partial
                 if not line.strip():
-                    break
+                    return
             except asyncio.LimitOverrunError:
                 self._write(error_message(None, -32600, "Invalid Request: the message is too large"))
                 await self._skip_line()
                 continue
             if line.strip():
                 await self._take(line.strip())
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=_LAST_WORDS)
-        for task in (*self._tasks.values(), *self._streams):
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), *self._streams, return_exceptions=True)
 
     async def _skip_line(self) -> None:
         """Throw away the rest of a line that is too long, piece by piece."""
