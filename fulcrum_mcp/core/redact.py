@@ -20,6 +20,12 @@ Substitute = Callable[[str, Sequence[str], str], Sequence[str]]
 
 MASK = "[redacted]"
 
+_FEW = 16
+"""Up to so many removed strings are looked for one after the other."""
+
+_MOST_COMPARED = 2_000_000
+"""Comparisons with removed strings, in one value."""
+
 _SHORTEST_ECHO = 6
 """A redacted string of at least this length is also looked for in the text parts of a result."""
 
@@ -132,8 +138,8 @@ def redact(value: Any, redactions: Sequence[Redaction], substitute: Substitute) 
         return value, 0
     removed: list[tuple[str, str]] = []
     value, count = _redact_pointers(value, [target for target in redactions if target.pointer is not None], removed)
-    for text, replacement in sorted(removed, key=lambda pair: -len(pair[0])):
-        value, hits = _rewrite(value, partial(_replace, text, replacement))
+    for new in dict.fromkeys(new for _, new in removed):
+        value, hits = _rewrite(value, _Echoes([text for text, by in removed if by == new], new))
         count += hits
     for target in redactions:
         if target.pattern is not None:
@@ -142,8 +148,55 @@ def redact(value: Any, redactions: Sequence[Redaction], substitute: Substitute) 
     return value, count
 
 
-def _replace(old: str, new: str, texts: Sequence[str]) -> list[str]:
-    return [text.replace(old, new) for text in texts]
+class _Echoes:
+    """Takes strings that were removed out of other texts, the longest first; however many, in bounded time.
+
+    An upstream that writes texts to make this slow gets texts replaced whole.
+    """
+
+    def __init__(self, removed: Sequence[str], new: str) -> None:
+        self._removed = sorted(set(removed), key=len, reverse=True)
+        self._new = new
+        self._known = set(self._removed)
+        self._lengths: dict[str, list[int]] = {}
+        self._left = _MOST_COMPARED
+        if len(self._removed) > _FEW:
+            for text in self._removed:
+                lengths = self._lengths.setdefault(text[:_SHORTEST_ECHO], [])
+                if not lengths or lengths[-1] != len(text):
+                    lengths.append(len(text))
+
+    def __call__(self, texts: Sequence[str]) -> list[str]:
+        return [self._without(text) for text in texts]
+
+    def _without(self, text: str) -> str:
+        if not self._lengths:
+            for old in self._removed:
+                text = text.replace(old, self._new)
+            return text
+        pieces: list[str] = []
+        start = at = 0
+        end = len(text) - _SHORTEST_ECHO + 1
+        lengths = self._lengths
+        while at < end:
+            found = lengths.get(text[at : at + _SHORTEST_ECHO])
+            if found is not None:
+                if self._left < 0:
+                    return self._new
+                length = self._match(text, at, found)
+                if length:
+                    pieces += (text[start:at], self._new)
+                    start = at = at + length
+                    continue
+            at += 1
+        return "".join((*pieces, text[start:])) if pieces else text
+
+    def _match(self, text: str, at: int, lengths: Sequence[int]) -> int:
+        for length in lengths:
+            self._left -= 1 + length // 64
+            if text[at : at + length] in self._known:
+                return length
+        return 0
 
 
 def _match(substitute: Substitute, pattern: str, replacement: str, texts: Sequence[str]) -> Sequence[str]:

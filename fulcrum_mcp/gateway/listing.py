@@ -25,6 +25,10 @@ LIST_METHODS: Final[Mapping[str, tuple[str, str]]] = {
 
 _METHOD_OF_KIND: Final = {"tool": "tools/list", "prompt": "prompts/list", "resource": "resources/list"}
 _CACHE_SIZE: Final = 65_536
+_SHARE: Final = 8_192
+"""Verdicts kept for one principal."""
+_SHORT: Final = 256
+"""Characters of a name that counts once."""
 
 
 class ListLaw:
@@ -41,7 +45,7 @@ class ListLaw:
         known = cache.get(key)
         if known is None:
             known = await self._ask(snapshot, principal, context, server, ("tool", tool_value(tool)))
-            self._keep(cache, key, listed=known)
+            self._keep(cache, key, len(tool.name), listed=known)
         return known
 
     async def named(
@@ -54,7 +58,7 @@ class ListLaw:
         if known is None:
             member = (kind, {"uri": name} if kind == "resource" else {"name": name})
             known = await self._ask(snapshot, principal, context, server, member)
-            self._keep(cache, key, listed=known)
+            self._keep(cache, key, len(name), listed=known)
         return known
 
     def _of(self, principal: Principal) -> dict[tuple[Any, ...], bool]:
@@ -70,8 +74,12 @@ class ListLaw:
         self._cache[id(principal)] = (principal, cache)
         return cache
 
-    def _keep(self, cache: dict[tuple[Any, ...], bool], key: tuple[Any, ...], *, listed: bool) -> None:
-        self._size += 1
+    def _keep(self, cache: dict[tuple[Any, ...], bool], key: tuple[Any, ...], length: int, *, listed: bool) -> None:
+        """Names come from clients: a long one counts for several, and no principal's fill the cache of all."""
+        if len(cache) >= _SHARE:
+            self._size -= min(len(cache), self._size)
+            cache.clear()
+        self._size += 1 + length // _SHORT
         if self._size > _CACHE_SIZE:
             self._cache.clear()
             self._size = 0

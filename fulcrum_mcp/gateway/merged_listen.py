@@ -9,7 +9,7 @@ from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.naming import resource_server
-from fulcrum_mcp.gateway.streams import closing, merge
+from fulcrum_mcp.gateway.streams import closing, merge, open_all
 from fulcrum_mcp.gateway.wire import Message, WireError, decode_strict, encode, result_message
 from fulcrum_mcp.ports import ServerSentEvent
 
@@ -32,9 +32,7 @@ async def listen_all(
         if part:
             there = message.with_params({**message.params, "notifications": part})
             asked.append((exchanges[catalog.name], there))
-    answers = await asyncio.gather(
-        *(exchange.request(replace(incoming, message=there), there) for exchange, there in asked)
-    )
+    answers = await open_all(exchange.request(replace(incoming, message=there), there) for exchange, there in asked)
     streams = [answer for answer in answers if answer.events is not None]
     return Answer(200, events=_events(message, streams), close=closing(streams))
 

@@ -11,7 +11,7 @@ from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.merged_lists import instructions_of, merged_capabilities
 from fulcrum_mcp.gateway.naming import renamer, split_id
 from fulcrum_mcp.gateway.sessions import Session, Sessions
-from fulcrum_mcp.gateway.streams import closing, collect, merge
+from fulcrum_mcp.gateway.streams import closing, collect, merge, open_all
 from fulcrum_mcp.gateway.upcall import CLIENT_INFO, Via
 from fulcrum_mcp.gateway.wire import (
     HANDSHAKE_VERSIONS,
@@ -141,8 +141,8 @@ async def notify_all(exchanges: Mapping[str, Exchange], incoming: Incoming, mess
 
 async def request_all(exchanges: Sequence[Exchange], incoming: Incoming, message: Message) -> Answer:
     """A request that concerns every upstream (logging/setLevel): an empty result if one of them took it."""
-    answers = await asyncio.gather(
-        *(exchange.request(at_peer(incoming, exchange.name), _renumbered(message)) for exchange in exchanges)
+    answers = await open_all(
+        exchange.request(at_peer(incoming, exchange.name), _renumbered(message)) for exchange in exchanges
     )
     responses = [await collect(answer) for answer in answers]
     if any(response is not None and "result" in response for response in responses) or not responses:
@@ -167,11 +167,9 @@ async def get_all(exchanges: Mapping[str, Exchange], incoming: Incoming) -> Answ
         there.headers = [*headers, (b"last-event-id", event_id.encode())]
         there.values = {**there.values, "last-event-id": [event_id]}
         return await exchanges[server].listen(there, renamer(server))
-    answers = await asyncio.gather(
-        *(
-            exchange.listen(at_peer(incoming, exchange.name), renamer(exchange.name))
-            for exchange in _peers(exchanges, session)
-        )
+    answers = await open_all(
+        exchange.listen(at_peer(incoming, exchange.name), renamer(exchange.name))
+        for exchange in _peers(exchanges, session)
     )
     streams = [answer for answer in answers if answer.events is not None]
     if not streams:

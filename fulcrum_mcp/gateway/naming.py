@@ -38,7 +38,11 @@ class Offer(Protocol):
 
 
 _WILD: Final = ("{+", "{#", "{/")
-_MAX_URI: Final = 8192
+_MAX_URI: Final = 2048
+_MAX_TEMPLATE: Final = 2048
+_MAX_PARTS: Final = 32
+_MAX_TEMPLATES: Final = 256
+"""Templates come from upstreams: what is longer, or beyond so many of a server, fits nothing."""
 
 
 def join_name(server: str, name: str) -> str:
@@ -116,10 +120,13 @@ def _expands_to(template: str, uri: str) -> bool:
 
     Templates come from upstreams and URIs from clients, so this takes time in proportion to both, whatever they are.
     """
-    if len(uri) > _MAX_URI:
+    if len(uri) > _MAX_URI or len(template) > _MAX_TEMPLATE:
+        return False
+    parts = _template_parts(template)
+    if len(parts) > _MAX_PARTS:
         return False
     ends = {0}
-    for part in _template_parts(template):
+    for part in parts:
         if not part.endswith("}") or not part.startswith("{"):
             ends = {end + len(part) for end in ends if uri.startswith(part, end)}
         elif part.startswith(_WILD):
@@ -158,7 +165,7 @@ def resource_server(catalogs: Sequence[Offer], uri: str) -> tuple[str, str] | No
         for catalog in catalogs
         if any(
             isinstance(item.get("uriTemplate"), str) and _expands_to(item["uriTemplate"], uri)
-            for item in catalog.lists.get("resourceTemplates", ())
+            for item in catalog.lists.get("resourceTemplates", ())[:_MAX_TEMPLATES]
         )
     ]
     if len(fitting) == 1:

@@ -1,14 +1,14 @@
 """Streams of several upstreams as one, and the one answer that a whole stream or body holds."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 from fulcrum_mcp.gateway.incoming import Answer
 from fulcrum_mcp.gateway.wire import WireError, decode_strict
 from fulcrum_mcp.ports import ServerSentEvent
 
-__all__ = ["closing", "collect", "merge"]
+__all__ = ["closing", "collect", "merge", "open_all"]
 
 _QUEUE: Final = 256
 
@@ -32,6 +32,19 @@ async def collect(answer: Answer) -> dict[str, Any] | None:
         if isinstance(value, dict) and ("result" in value or "error" in value):
             return value
     return None
+
+
+async def open_all(opening: Iterable[Awaitable[Answer]]) -> list[Answer]:
+    """Several answers at once; when one cannot be had, or nobody wants them any more, all streams are closed."""
+    tasks = [asyncio.ensure_future(one) for one in opening]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await closing([answer for answer in ended if isinstance(answer, Answer)])()
+        raise
 
 
 def closing(answers: Sequence[Answer]) -> Callable[[], Awaitable[None]]:

@@ -1,19 +1,24 @@
 """No client takes the gateway from the others: slow bodies, streams by the hundred, names that nobody lists."""
 
 import asyncio
-from collections.abc import MutableMapping
+import time
+from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 import pytest
-from gateway_rig import Rig, open_rig, with_defaults
-from live_stream import LiveStream, open_get
+from gateway_rig import PRINCIPAL, Rig, open_rig, with_defaults
+from live_stream import LiveStream, open_get, open_post
 from scripted_server import ScriptedServer
 from wire_server import Peer, http_upstream, post, wire_server
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.api.mcp.endpoint import Bounds
+from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.core.call import Context
+from fulcrum_mcp.gateway.naming import resource_server
 from fulcrum_mcp.ports import UpstreamRequest
 
 pytestmark = pytest.mark.anyio
@@ -98,3 +103,71 @@ async def test_streams_somebody_listens_on_take_no_place_from_calls_at_an_upstre
                     assert await reply.read() == b"{}"
         await server.until(lambda: server.gone >= 5)
         assert await (await upstream.send(post())).read() == b"{}"
+
+
+@pytest.mark.parametrize("modern", [True, False])
+async def test_a_listener_that_leaves_early_holds_no_stream_of_any_upstream(modern: bool) -> None:
+    live = LiveStream()
+
+    async def never(asked: asyncio.Event) -> MemoryReply:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def listens(request: UpstreamRequest) -> bool:
+        return request.verb == "GET" or (request.document or {}).get("method") == "subscriptions/listen"
+
+    slow_asked = asyncio.Event()
+    quick = ScriptedServer("quick", answer=lambda _, request: live.reply if listens(request) else None)
+    slow = ScriptedServer("slow", answer=lambda _, request: never(slow_asked) if listens(request) else None)
+    async with open_rig(quick, slow) as rig:
+        client = rig.client("/mcp", modern=modern)
+        if modern:
+            stream = open_post(client, "subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+        else:
+            await client.connect()
+            stream = open_get(client)
+        async with asyncio.timeout(5):
+            await slow_asked.wait()
+            stream.disconnect()
+            await live.reply.closed.wait()
+
+
+async def test_names_that_clients_make_up_do_not_fill_the_memory() -> None:
+    async with open_rig(ScriptedServer("files")) as rig:
+        law = rig.hub.exchanges["files"].gate.governor.law
+        snapshot = rig.holder.current
+        for number in range(12_000):
+            uri = f"{number}-" + "u" * 8000
+            await law.named(snapshot, PRINCIPAL, Context(), "files", "resource", uri)
+        kept = [key for _, verdicts in law._cache.values() for key in verdicts]
+        assert sum(len(key[3]) for key in kept) <= 65_536 * 256
+        assert len(kept) <= 8_192
+
+
+async def test_hosts_too_long_to_be_names_are_refused_and_not_remembered() -> None:
+    origins = OriginPolicy("127.0.0.1")
+    for number in range(10):
+        assert origins.refusal(f"{number}" + "h" * 30_000, None) is not None
+        assert origins.refusal("127.0.0.1", f"http://{number}" + "h" * 30_000) is not None
+    assert origins._known.cache_info().currsize == 0
+
+
+@dataclass
+class Offering:
+    """One server's templates."""
+
+    lists: Mapping[str, Sequence[Mapping[str, Any]]]
+    name: str = "files"
+    capabilities: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@pytest.mark.parametrize(
+    "templates", [["{a}" * 100_000], ["{+a}{b}" * 50_000], [f"{{a}}u{{b}}{number}" * 3 for number in range(50_000)]]
+)
+async def test_templates_of_an_upstream_cost_next_to_nothing(templates: list[str]) -> None:
+    offer = Offering({"resourceTemplates": [{"uriTemplate": template} for template in templates]})
+    began = time.process_time()
+    resource_server([offer], "u" * 8000)
+    resource_server([offer], "u" * 2000)
+    assert time.process_time() - began < 2

@@ -26,6 +26,8 @@ _NOT_PASSED_ON: Final = frozenset(
 )
 _ONCE: Final = frozenset((b"content-type", b"location", b"mcp-session-id", b"retry-after"))
 _REMEMBERED: Final = 512
+_SHORT: Final = 64
+"""Bytes of a name that is worth remembering."""
 
 
 class Outgoing:
@@ -69,7 +71,7 @@ class Outgoing:
             raise Fault("a header's name holds a character that none may hold", sent=False)
         low = name.lower()
         passes = (low in _PASSED or low.startswith(b"mcp-")) and low not in self._own
-        if len(self._known) < _REMEMBERED:
+        if len(self._known) < _REMEMBERED and len(name) <= _SHORT:
             self._known[name] = passes
         return passes
 
@@ -97,6 +99,6 @@ def incoming(headers: Headers) -> dict[str, str]:
 
 def _remember(name: bytes) -> str:
     key = name.decode("latin-1")
-    if len(_names) < _REMEMBERED:
+    if len(_names) < _REMEMBERED and len(name) <= _SHORT:
         _names[name] = key
     return key

@@ -11,6 +11,8 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\
 _ORIGIN: Final = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\Z")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
+_LONGEST: Final = 300
+"""Characters; a name of DNS has at most 253. Nothing longer is remembered."""
 _PORTS: Final = {"http": "80", "https": "443"}
 
 
@@ -31,6 +33,8 @@ class OriginPolicy:
 
     def refusal(self, host: str | None, origin: str | None) -> str | None:
         """Why a request is refused, or None. `host` None: there was none, or more than one."""
+        if len(host or "") > _LONGEST or len(origin or "") > _LONGEST:
+            return "Host or Origin is too long to be served here"
         return self._known(host, origin)
 
     def _judge(self, host: str | None, origin: str | None) -> str | None:
