@@ -21,7 +21,7 @@ from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.ids import new_id
 from fulcrum_mcp.gateway.param_headers import ParamHeader, param_headers_of
 from fulcrum_mcp.gateway.upcall import UpcallError, Via, ask, end_legacy, open_legacy
-from fulcrum_mcp.gateway.wire import MODERN_VERSIONS
+from fulcrum_mcp.gateway.wire import MODERN_VERSIONS, encode
 from fulcrum_mcp.ports import Upstream
 
 __all__ = ["Catalog", "ToolEntry", "descriptor_pin"]
@@ -29,6 +29,8 @@ __all__ = ["Catalog", "ToolEntry", "descriptor_pin"]
 _log = structlog.get_logger("fulcrum.catalog")
 
 _MAX_PAGES: Final = 100
+_MAX_ENTRIES: Final = 10_000
+"""Of one list; no upstream fills our memory."""
 _UNKNOWN_EVERY: Final = 1.0
 """Seconds between refreshes on behalf of unknown names."""
 _PATIENCE: Final = 120.0
@@ -109,6 +111,8 @@ class Catalog:
         self._asked: float | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._announced = 0
+        self._doubted = False
+        self._doubt_after = 0.0
         self._followed = 0
 
     @property
@@ -150,23 +154,64 @@ class Catalog:
                 await self.refresh(via)
         return self.tools.get(name)
 
-    def learn(self, descriptors: Sequence[Mapping[str, Any]]) -> list[ToolEntry | None]:
-        """Take over the descriptors a client is about to be shown; returns an entry for each."""
+    def learn(
+        self, descriptors: Sequence[Mapping[str, Any]], mine: dict[str, ToolEntry] | None = None
+    ) -> list[ToolEntry | None]:
+        """Take over the descriptors a client is about to be shown; returns the entry that each is judged by.
+
+        One client's view never changes what others are judged by: what differs from the gateway's own view goes into
+        `mine`, which is of one session; without one the gateway's view holds, and is doubted.
+        """
         entries: list[ToolEntry | None] = []
         seen: set[object] = set()
         for descriptor in descriptors:
             name = descriptor.get("name")
-            if isinstance(name, str) and name in seen:
+            if not isinstance(name, str) or name in seen:
                 entries.append(None)  # of two tools of one name only the first is shown, and judged
                 continue
-            seen.add(name if isinstance(name, str) else None)
-            known = self.tools.get(name) if isinstance(name, str) else None
-            if known is None or known.descriptor != descriptor:
-                known = tool_entry(descriptor)
-                if known is not None:
-                    self.tools[known.tool.name] = known
-            entries.append(known)
+            seen.add(name)
+            entries.append(self._learned(name, descriptor, mine))
         return entries
+
+    def _learned(self, name: str, descriptor: Mapping[str, Any], mine: dict[str, ToolEntry] | None) -> ToolEntry | None:
+        text = encode(descriptor)
+        for view in (mine, self.tools):
+            known = None if view is None else view.get(name)
+            if known is not None and encode(known.descriptor) == text:
+                if view is self.tools and mine is not None:
+                    mine.pop(name, None)
+                return known
+        entry = tool_entry(descriptor)
+        known = self.tools.get(name)
+        if known is None:
+            if entry is None or len(self.tools) >= _MAX_ENTRIES:
+                return None
+            self.tools[name] = entry
+        elif mine is not None:
+            if entry is None or len(mine) >= _MAX_ENTRIES:
+                return None
+            mine[name] = entry
+        else:
+            self._doubted = self._doubted or entry is None or entry.tool.pin != known.tool.pin
+            return known
+        return entry
+
+    async def sure(self) -> bool:
+        """Look again if a client was shown something else than we know, once a second; True if it was looked."""
+        doubted, self._doubted = self._doubted, False
+        now = time.monotonic()
+        if not doubted or now < self._doubt_after:
+            return False
+        self._doubt_after = now + _UNKNOWN_EVERY
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CALL_PATIENCE):
+                await self.refresh()
+        return True
+
+    @property
+    def announced(self) -> int:
+        """How often the upstream said that its lists changed: what a session learned before holds no longer."""
+        return self._announced
 
     def stale(self) -> None:
         """The upstream said that its lists changed: refresh, shared by all who ask."""
@@ -286,7 +331,7 @@ class Catalog:
                 tools[entry.tool.name] = entry
         if via.session is not None:
             # One session's view may lack what another has learned.
-            tools = {**self.tools, **tools}
+            tools = {**self.tools, **tools} if via.principal is None else {**tools, **self.tools}
         self.tools = tools
         if via.principal is None:
             self.lists = {**self.lists, **lists}
@@ -304,6 +349,9 @@ class Catalog:
             items = result.get(member)
             if isinstance(items, list):
                 found.extend(item for item in items if isinstance(item, dict))
+            if len(found) > _MAX_ENTRIES:
+                _log.warning("list cut off", server=self.name, method=method, entries=_MAX_ENTRIES)
+                return found[:_MAX_ENTRIES], ttl
             seconds = result.get("ttlMs")
             if isinstance(seconds, int):
                 ttl = max(ttl, min(seconds, _MAX_TTL_MS) / 1000)

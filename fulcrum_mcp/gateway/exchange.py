@@ -12,7 +12,7 @@ from typing import Final
 
 from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.catalog import Catalog
-from fulcrum_mcp.gateway.gate import Gate, refused
+from fulcrum_mcp.gateway.gate import Gate, mine_of, refused
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.methods import GOVERNED, KNOWN
 from fulcrum_mcp.gateway.pending import Pending
@@ -182,6 +182,7 @@ class Exchange:
             context=incoming.context,
             snapshot=self.gate.governor.snapshot,
             modern=incoming.modern,
+            mine=mine_of(incoming, self.catalog),
         )
 
     def _outgoing(self, incoming: Incoming, message: Message | None) -> UpstreamRequest:

@@ -18,7 +18,7 @@ from fulcrum_mcp.gateway.ticket import Ticket
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.gateway.wire import Message, error_message
 
-__all__ = ["Gate", "refused"]
+__all__ = ["Gate", "mine_of", "refused"]
 
 _HEADER_MISMATCH: Final = -32020
 _INVALID_PARAMS: Final = -32602
@@ -30,6 +30,13 @@ _MAX_TARGET: Final = 8192
 def refused(message: Message, code: int, text: str, *, status: int = 200) -> Answer:
     """A protocol error as an answer."""
     return Answer(status, error_message(message.id, code, text))
+
+
+def mine_of(incoming: Incoming, catalog: Catalog) -> dict[str, ToolEntry] | None:
+    """What the client's session shows otherwise than the catalog; None for clients without one."""
+    if incoming.modern or incoming.session is None:
+        return None
+    return incoming.session.learned(catalog.name, catalog.announced)
 
 
 @dataclass(slots=True)
@@ -49,7 +56,7 @@ class Gate:
         target, arguments = asked
         entry: ToolEntry | None = None
         if method == "tools/call":
-            entry = await self.catalog.tool(target, self._via(incoming))
+            entry = (pending.mine or {}).get(target) or await self.catalog.tool(target, self._via(incoming))
             if entry is not None:
                 pending.structured = entry.structured
                 mismatch = _header_mismatch(incoming, entry, arguments)

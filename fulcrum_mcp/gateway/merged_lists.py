@@ -124,7 +124,8 @@ async def list_in_session(catalogs: Sequence[Catalog], session: Session, princip
                 found, _ = await catalog.pages(Via(peer.version, peer.session, principal), method, member)
         except (UpcallError, UpstreamFailed, TimeoutError):
             return
-        session.lists.setdefault(catalog.name, {})[member] = found
+        known = catalog.lists.get(member)  # one copy for all sessions that show the same
+        session.lists.setdefault(catalog.name, {})[member] = known if known == found and known is not None else found
 
     asked = [item for item in catalogs if item.name in session.peers and capability in item.capabilities]
     await asyncio.gather(*(ask(catalog) for catalog in asked))
@@ -148,7 +149,8 @@ async def merged_list(
     offers = offers_of(catalogs, session)
     owners = {} if kind != "resource" else uri_owners(offers, member, _uri_key(member))
     for catalog, offer in zip(catalogs, offers, strict=True):
-        there = replace(pending, server=catalog.name)
+        mine = None if session is None else session.learned(catalog.name, catalog.announced)
+        there = replace(pending, server=catalog.name, mine=mine)
         responder = exchanges[catalog.name].responder
         shown = await responder.visible(there, catalog, kind, offer.lists.get(member, ()))
         entries.extend(_renamed(catalog.name, item, member, owners) for item in shown)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fulcrum_mcp.core.call import Context, Principal
+from fulcrum_mcp.gateway.catalog import ToolEntry
 from fulcrum_mcp.gateway.snapshot import Snapshot
 from fulcrum_mcp.gateway.ticket import Ticket
 
@@ -23,6 +24,8 @@ class Pending:
     ticket: Ticket | None = None
     structured: bool = False
     """The called tool has no outputSchema."""
+    mine: dict[str, ToolEntry] | None = None
+    """The tools that the client's session shows otherwise than the catalog."""
     task: str | None = None
     """The task that a tasks/* request names."""
     cancelled: bool = False

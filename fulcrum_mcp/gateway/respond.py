@@ -136,7 +136,10 @@ class Responder:
         snapshot, principal, context = pending.snapshot, pending.principal, pending.context
         shown: list[Any] = []
         if kind == "tool":
-            for item, entry in zip(items, catalog.learn(items), strict=True):
+            entries = catalog.learn(items, pending.mine)
+            if await catalog.sure():
+                entries = catalog.learn(items, pending.mine)
+            for item, entry in zip(items, entries, strict=True):
                 if entry is not None and await self._law.tool(snapshot, principal, context, pending.server, entry.tool):
                     shown.append(item)
             return shown

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.gateway.catalog import ToolEntry
 from fulcrum_mcp.gateway.pending import Pending, owner_of
 from fulcrum_mcp.gateway.seal import Sealer
 from fulcrum_mcp.gateway.upcall import Via
@@ -92,7 +93,15 @@ class Session:
         self.lists: dict[str, dict[str, list[dict[str, Any]]]] = {}
         """What each server listed in this session last, by the result's member name."""
         self.replays: deque[Replay] = deque(maxlen=_MAX_REPLAYS)
+        self._learned: dict[str, tuple[int, dict[str, ToolEntry]]] = {}
         self._answers: deque[tuple[str, str | int, bytes]] = deque(maxlen=_MAX_ANSWERS)
+
+    def learned(self, server: str, announced: int) -> dict[str, ToolEntry]:
+        """The tools that a server shows otherwise in this session, since it last `announced` a change."""
+        known = self._learned.get(server)
+        if known is None or known[0] != announced:
+            known = self._learned[server] = (announced, {})
+        return known[1]
 
     def record(self) -> Replay:
         """Begin to keep the events of a new stream."""

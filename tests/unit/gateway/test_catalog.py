@@ -10,7 +10,7 @@ from scripted_server import HANDSHAKE, MODERN, ScriptedServer, json_reply, sse_r
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.errors import UpstreamFailed
-from fulcrum_mcp.gateway.catalog import Catalog, descriptor_pin, tool_entry
+from fulcrum_mcp.gateway.catalog import Catalog, ToolEntry, descriptor_pin, tool_entry
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.ports import UpstreamRequest
 
@@ -103,14 +103,19 @@ async def test_what_one_session_sees_takes_nothing_from_the_others() -> None:
     assert (b"mcp-session-id", b"s-9") in server.requests[-1].headers
 
 
-async def test_shown_descriptor_is_the_one_that_calls_are_judged_by() -> None:
+async def test_what_a_session_is_shown_is_what_its_own_calls_are_judged_by() -> None:
     catalog = await read(ScriptedServer("s", tools=[tool("a")]))
     changed = tool("a", annotations={"destructiveHint": True})
-    [entry] = catalog.learn([changed])
+    mine: dict[str, ToolEntry] = {}
+    [entry] = catalog.learn([changed], mine)
     assert entry is not None
-    assert (await catalog.tool("a")) is entry
+    assert mine["a"] is entry
     assert entry.tool.annotations == {"destructiveHint": True}
-    assert catalog.learn([changed])[0] is entry
+    known = await catalog.tool("a")
+    assert known is not None
+    assert known.tool.annotations == {}
+    assert catalog.learn([changed]) == [known]
+    assert catalog.learn([changed], mine)[0] is entry
 
 
 async def test_failing_upstream_is_said_and_the_old_tools_stay() -> None:
