@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Match, Outcome, Refused, Reserve, Reserved
 from fulcrum_mcp.core.budget_text import refusal_text
 from fulcrum_mcp.core.call import Call
-from fulcrum_mcp.core.decision import Decision, Reason, combine
+from fulcrum_mcp.core.decision import Decision, Reason, Verdict, combine
 from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.denial import Denial, told
@@ -35,6 +35,7 @@ __all__ = ["Governor"]
 _log = structlog.get_logger("fulcrum.govern")
 
 _RETRY: Final = 1
+_COMBINED: Final = 256
 _NOTHING: Final = b"{}"
 
 
@@ -57,6 +58,7 @@ class Governor:
         self._mac_key = mac_key
         self.settler = settler
         self.law = ListLaw()
+        self._combined: dict[tuple[int, ...], tuple[Sequence[Verdict], Decision]] = {}
 
     @property
     def snapshot(self) -> Snapshot:
@@ -108,12 +110,19 @@ class Governor:
             return None
         return _denied("not_listed", f"{call.target!r} is not available to you on server {call.server!r}")
 
-    @staticmethod
-    async def _decide(document: bytes, snapshot: Snapshot) -> Decision:
+    async def _decide(self, document: bytes, snapshot: Snapshot) -> Decision:
         if len(document) > snapshot.limits.max_input:
             limit = snapshot.limits.max_input
             return _denied("input_too_large", f"the call is larger than policies may judge ({limit} bytes)")
-        return combine(await snapshot.engine.evaluate("call", document), "call")
+        verdicts = await snapshot.engine.evaluate("call", document)
+        known = self._combined.get(tuple(map(id, verdicts)))
+        if known is None:
+            # Engines hand out one verdict for the same words; those kept here stay alive, and so their ids theirs.
+            known = (verdicts, combine(verdicts, "call"))
+            if len(self._combined) >= _COMBINED:
+                self._combined.clear()
+            self._combined[tuple(map(id, verdicts))] = known
+        return known[1]
 
     async def _read_history(self, call: Call, snapshot: Snapshot) -> HistoryView | None:
         if not snapshot.engine.info.reads_history:
@@ -249,7 +258,19 @@ def _inputs(ticket: Ticket, arguments: bytes) -> bytes | None:
             return None
         if count:
             document = redacted_document(document, arguments, encode(value))
-    if may_hold_secret(document) or has_secret_key(ticket.call.arguments) or ticket.call.responses is not None:
+    if _may_hold_secret(ticket.call, document, arguments):
         masked: Any = mask_secrets(msgspec.json.decode(document))[0]
         return encode(masked)
     return document
+
+
+_SHORT_NAME: Final = 32
+"""A client's name of at most this length is not searched for secrets."""
+
+
+def _may_hold_secret(call: Call, document: bytes, arguments: bytes) -> bool:
+    """Whether the copy has to be searched: for a plain tool call only its arguments are words of others."""
+    client = call.context.client
+    plain = call.tool is not None and call.responses is None and call.principal.on_behalf_of is None
+    plain = plain and (client is None or len(client) <= _SHORT_NAME)
+    return may_hold_secret(arguments if plain else document) or has_secret_key(call.arguments) or not plain

@@ -10,6 +10,7 @@ __all__ = ["new_id", "now_ns"]
 now_ns = time.time_ns
 """Nanoseconds since the Unix epoch: the data plane's one clock."""
 
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _POOL: Final = 4096
 _TAKE: Final = 10
 
@@ -35,6 +36,5 @@ def new_id() -> str:
         at = 0
     pool.at = at + _TAKE
     text = pool.bytes[at : at + _TAKE].hex()
-    millis = f"{time.time_ns() // 1_000_000:012x}"
-    variant = "89ab"[int(text[3], 16) & 3]
-    return f"{millis[:8]}-{millis[8:]}-7{text[:3]}-{variant}{text[4:7]}-{text[7:19]}"
+    millis = "%012x" % (time.time_ns() // 1_000_000)
+    return f"{millis[:8]}-{millis[8:]}-7{text[:3]}-{_VARIANT[text[3]]}{text[4:7]}-{text[7:19]}"

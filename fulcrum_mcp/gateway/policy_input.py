@@ -3,11 +3,12 @@
 import time
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 
 from fulcrum_mcp.core.call import Call, Context, Phase, Principal, Tool
+from fulcrum_mcp.gateway.identity_cache import IdentityCache
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.ports import HistoryView
 
@@ -19,32 +20,21 @@ _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday",
 _KEPT = 4096
 
 
-def _principal_text(tenant: str, agent: str, key: str, roles: tuple[str, ...], scopes: tuple[str, ...]) -> bytes:
-    return encode({"tenant": tenant, "agent": agent, "key": key, "roles": roles, "scopes": scopes})
-
-
-_principals: dict[int, tuple[Principal, Raw]] = {}
-
-
-def principal_raw(principal: Principal) -> Raw:
-    """The `principal` member; its text is made once for the object that the verifier hands out."""
-    known = _principals.get(id(principal))
-    if known is not None and known[0] is principal:
-        return known[1]
-    if len(_principals) >= _KEPT:
-        _principals.clear()
-    raw = _principal_raw(principal)
-    _principals[id(principal)] = (principal, raw)
-    return raw
-
-
 def _principal_raw(principal: Principal) -> Raw:
-    text = _principal_text(
-        principal.tenant, principal.agent, principal.key, principal.roles, tuple(sorted(principal.scopes))
-    )
-    if principal.on_behalf_of is None:
-        return Raw(text)
-    return Raw(text[:-1] + b',"on_behalf_of":' + encode(principal.on_behalf_of) + b"}")
+    value: dict[str, Any] = {
+        "tenant": principal.tenant,
+        "agent": principal.agent,
+        "key": principal.key,
+        "roles": principal.roles,
+        "scopes": sorted(principal.scopes),
+    }
+    if principal.on_behalf_of is not None:
+        value["on_behalf_of"] = principal.on_behalf_of
+    return Raw(encode(value))
+
+
+principal_raw: Final = IdentityCache(_principal_raw, 4096)
+"""The `principal` member; its text is made once for the object that the verifier hands out."""
 
 
 def tool_value(tool: Tool) -> dict[str, Any]:

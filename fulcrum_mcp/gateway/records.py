@@ -2,12 +2,15 @@
 
 import hmac
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw
 
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import LedgerEvent, Match
-from fulcrum_mcp.core.call import Call
+from fulcrum_mcp.core.call import Call, Principal
 from fulcrum_mcp.core.decision import Decision, Reason
+from fulcrum_mcp.gateway.identity_cache import IdentityCache
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.wire import encode
 
@@ -37,6 +40,35 @@ def reasons_data(reasons: Sequence[Reason]) -> list[dict[str, str]]:
     return [{"policy": r.policy, "rule": r.rule, "code": r.code, "message": r.message} for r in reasons]
 
 
+def _who(principal: Principal) -> Raw:
+    value: dict[str, Any] = {"agent": principal.agent, "key": principal.key, "roles": principal.roles}
+    if principal.on_behalf_of is not None:
+        value["on_behalf_of"] = principal.on_behalf_of
+    return Raw(encode(value))
+
+
+class _Said(NamedTuple):
+    """The parts of a decision that many calls share, as JSON text."""
+
+    reasons: Raw
+    warnings: Raw
+    policies: Raw
+    cost: Raw
+
+
+def _said(decision: Decision) -> _Said:
+    return _Said(
+        Raw(encode(reasons_data(decision.reasons))),
+        Raw(encode(reasons_data(decision.warnings))),
+        Raw(encode(dict(decision.policies))),
+        Raw(encode(decision.cost)),
+    )
+
+
+_who_text: Final = IdentityCache(_who, 4096)
+_said_text: Final = IdentityCache(_said, 256)
+
+
 def context_data(call: Call) -> dict[str, str]:
     """The call's context without what is not there."""
     context = call.context
@@ -63,9 +95,7 @@ def decided_draft(
 ) -> RecordDraft:
     """The record that must be durable before a call is forwarded."""
     principal = call.principal
-    who: dict[str, Any] = {"agent": principal.agent, "key": principal.key, "roles": principal.roles}
-    if principal.on_behalf_of is not None:
-        who["on_behalf_of"] = principal.on_behalf_of
+    said = _said_text(decision)
     data: dict[str, Any] = {
         "decision_id": decision_id,
         "call_id": call.id,
@@ -74,19 +104,19 @@ def decided_draft(
         "server": call.server,
         "tool": call.target,
         "pin": call.tool.pin if call.tool is not None else "",
-        "principal": who,
+        "principal": _who_text(principal),
         "effect": decision.effect,
-        "reasons": reasons_data(decision.reasons),
-        "warnings": reasons_data(decision.warnings),
-        "policies": dict(decision.policies),
-        "cost": decision.cost,
+        "reasons": said.reasons,
+        "warnings": said.warnings,
+        "policies": said.policies,
+        "cost": said.cost,
         "budgets": [{"id": match.budget.id, "bucket": match.bucket} for match in matches],
         "arguments_mac": arguments_mac,
         "context": context_data(call),
         "duration_us": duration_us,
     }
     return RecordDraft(
-        id=new_id(),
+        id=decision_id.removeprefix("dec_"),
         tenant=principal.tenant,
         type=DECIDED,
         subject=call.id,

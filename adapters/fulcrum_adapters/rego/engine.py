@@ -28,6 +28,10 @@ MAX_INPUT = 256 * 1024
 
 _EMPTY = "[]"
 
+_KNOWN = 64
+_SHORT = 512
+"""How many verdicts of one policy are kept by their words, and how long (characters) those may be."""
+
 _NAMED = re.compile(r"(?:[^`]|`[A-Za-z_][A-Za-z_.]*`)*")
 """A message up to the first thing it quotes that is no plain name, which may be a value that was judged."""
 
@@ -41,7 +45,7 @@ _own = threading.local()
 class _Plan:
     """What is asked of one policy in one phase, with the verdicts that most calls have made beforehand."""
 
-    __slots__ = ("allow", "allowed", "name", "revision", "rules", "silent")
+    __slots__ = ("allow", "allowed", "known", "name", "revision", "rules", "silent")
 
     def __init__(self, name: str, revision: str, asked: Mapping[str, bool]) -> None:
         root = f"data.{POLICIES}{name}"
@@ -51,6 +55,8 @@ class _Plan:
         self.rules = tuple((rule, f"{root}.{rule}", plain) for rule, plain in asked.items() if rule != "allow")
         self.silent = Verdict(name, revision)
         self.allowed = Verdict(name, revision, allow=True)
+        self.known: dict[tuple[Any, ...], Verdict] = {}
+        """What the engine said before, and the verdict it made: a price says the same of most calls."""
 
 
 class RegoEngine:
@@ -136,28 +142,34 @@ def _ask(engine: NativeEngine, plan: _Plan, phase: Phase) -> Verdict:
     """Evaluate the rules of one policy. Only text that is exactly `true` allows without a further look."""
     try:
         allow = engine.eval_rule_as_json(plan.allow) if plan.allow else UNDEFINED
-        values = _others(engine, plan)
+        said = _others(engine, plan)
     except BaseException as exc:  # noqa: BLE001 - a panic is one
         raise translated(exc) from None
-    if allow == "true":
-        if not values:
+    if not said:
+        if allow == "true":
             return plan.allowed
-        values["allow"] = True
-    elif allow not in {"false", UNDEFINED}:
-        values["allow"] = json.loads(allow)
-    elif not values:
-        return plan.silent
-    return verdict_of(plan.name, plan.revision, values, phase)
+        if allow in {"false", UNDEFINED}:
+            return plan.silent
+    words = (phase, allow, *said)
+    known = plan.known.get(words)
+    if known is None:
+        values = {rule: json.loads(raw) for rule, raw in said}
+        if allow not in {"false", UNDEFINED}:
+            values["allow"] = json.loads(allow)
+        known = verdict_of(plan.name, plan.revision, values, phase)
+        if len(plan.known) < _KNOWN and sum(len(raw) for _, raw in said) < _SHORT:
+            plan.known[words] = known
+    return known
 
 
-def _others(engine: NativeEngine, plan: _Plan) -> dict[str, Any]:
-    """The rules besides `allow` that say something."""
-    values: dict[str, Any] = {}
+def _others(engine: NativeEngine, plan: _Plan) -> list[tuple[str, str]]:
+    """The rules besides `allow` that say something, each with its JSON text."""
+    said: list[tuple[str, str]] = []
     for rule, path, plain in plan.rules:
         raw = engine.eval_rule_as_json(path)
         if raw == _EMPTY and plain:
             continue
         if raw == UNDEFINED and (plain or engine.eval_rule(path) is None):
             continue
-        values[rule] = json.loads(raw)
-    return values
+        said.append((rule, raw))
+    return said
