@@ -10,7 +10,12 @@ class _Thing:
 
 def test_the_same_object_is_derived_from_once() -> None:
     made: list[str] = []
-    cache: IdentityCache[_Thing, int] = IdentityCache(lambda thing: made.append(thing.name) or len(made))
+
+    def make(thing: _Thing) -> int:
+        made.append(thing.name)
+        return len(made)
+
+    cache = IdentityCache(make)
     one, other = _Thing("same"), _Thing("same")
     assert (cache(one), cache(one), cache(other)) == (1, 1, 2)
 
