@@ -1,5 +1,6 @@
 """What happens to an upstream's answer before the client sees it: inspect, filter, settle."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,6 +24,7 @@ from fulcrum_mcp.gateway.wire import Peek, WireError, decode_strict, encode, err
 __all__ = ["Answered", "Responder"]
 
 _WITHHELD: Final = 502002
+_AT_ONCE: Final = 100
 _NAMED_BY: Final = {"prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 
 
@@ -139,12 +141,16 @@ class Responder:
             entries = catalog.learn(items, pending.mine)
             if await catalog.sure():
                 entries = catalog.learn(items, pending.mine)
-            for item, entry in zip(items, entries, strict=True):
+            for number, (item, entry) in enumerate(zip(items, entries, strict=True)):
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)  # a long list must not hold up the calls of others
                 if entry is not None and await self._law.tool(snapshot, principal, context, pending.server, entry.tool):
                     shown.append(item)
             return shown
         key = _NAMED_BY[LIST_METHODS[pending.method][0]]
-        for item in items:
+        for number, item in enumerate(items):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
             name = item.get(key)
             if isinstance(name, str) and await self._law.named(
                 snapshot, principal, context, pending.server, kind, name

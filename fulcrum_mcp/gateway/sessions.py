@@ -30,12 +30,38 @@ _MAX_EVENTS: Final = 1_000
 _MAX_ANSWERS: Final = 16
 _MAX_ANSWER: Final = 256 * 1024
 _MAX_BYTES: Final = 4 * 1024 * 1024
+_ROOM: Final = 32 * 1024 * 1024
+"""Bytes for the kept events of all sessions."""
+_EVENT: Final = 200
+"""Bytes that an event takes beside its data, about."""
+
+
+class Room:
+    """What the events kept for all clients may take together; the streams that began first make room."""
+
+    def __init__(self, most: int = _ROOM) -> None:
+        self.size = 0
+        self._most = most
+        self._taken: dict[Replay, None] = {}
+
+    def take(self, replay: "Replay", size: int) -> None:
+        """These bytes more (or less) are kept by a stream."""
+        self.size += size
+        if size > 0:
+            self._taken[replay] = None
+            while self.size > self._most and len(self._taken) > 1:
+                next(iter(self._taken)).forget()
+
+    def leave(self, replay: "Replay") -> None:
+        """A stream keeps nothing any more."""
+        self._taken.pop(replay, None)
 
 
 class Replay:
     """The events of one stream: a client that lost it reads on from the last event it saw."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: Room | None = None) -> None:
+        self._room = Room() if room is None else room
         self._events: deque[ServerSentEvent] = deque()
         self._size = 0
         self._first = 0
@@ -46,11 +72,21 @@ class Replay:
     def add(self, event: ServerSentEvent) -> None:
         """Keep an event; the oldest go when there are too many."""
         self._events.append(event)
-        self._size += len(event.data)
+        before = self._size
+        self._size += len(event.data) + _EVENT
         while len(self._events) > _MAX_EVENTS or (self._size > _MAX_BYTES and len(self._events) > 1):
-            self._size -= len(self._events.popleft().data)
+            self._size -= len(self._events.popleft().data) + _EVENT
             self._first += 1
+        self._room.take(self, self._size - before)
         self._wake()
+
+    def forget(self) -> None:
+        """Keep none of the events so far: others need the room, or the session has ended."""
+        self._room.take(self, -self._size)
+        self._room.leave(self)
+        self._first += len(self._events)
+        self._size = 0
+        self._events.clear()
 
     def end(self) -> None:
         """No more events will come."""
@@ -85,8 +121,9 @@ class Replay:
 class Session:
     """One client's session: how to reach each upstream, and what is under way."""
 
-    def __init__(self, token: str, peers: Mapping[str, Via], client: str | None) -> None:
+    def __init__(self, token: str, peers: Mapping[str, Via], client: str | None, room: Room | None = None) -> None:
         self.token = token
+        self._room = Room() if room is None else room
         self.peers = dict(peers)
         self.client = client
         self.open: dict[str | int, Pending] = {}
@@ -105,7 +142,9 @@ class Session:
 
     def record(self) -> Replay:
         """Begin to keep the events of a new stream."""
-        replay = Replay()
+        replay = Replay(self._room)
+        if len(self.replays) == _MAX_REPLAYS:
+            self.replays[0].forget()
         self.replays.append(replay)
         return replay
 
@@ -136,6 +175,7 @@ class Sessions:
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
         self._known: OrderedDict[str, tuple[str, Session]] = OrderedDict()
+        self.room = Room()
         self._gone: list[Session] = []
         """Sessions that ended or were crowded out with requests still open: those are settled yet."""
 
@@ -149,7 +189,7 @@ class Sessions:
                 "n": os.urandom(8).hex(),
             }
         )
-        session = Session(self._sealer.seal(_PURPOSE, content), peers, client)
+        session = Session(self._sealer.seal(_PURPOSE, content), peers, client, self.room)
         self._keep(owner_of(principal), session)
         return session
 
@@ -166,13 +206,19 @@ class Sessions:
         if fields["o"] != owner_of(principal):
             return None
         peers = {name: Via(version, session) for name, (version, session) in fields["p"].items()}
-        session = Session(token, peers, fields["c"])
+        session = Session(token, peers, fields["c"], self.room)
         self._keep(fields["o"], session)
         return session
 
     def forget(self, session: Session) -> None:
         """The session has ended."""
-        if self._known.pop(session.token, None) is not None and session.open:
+        if self._known.pop(session.token, None) is not None:
+            self._dropped(session)
+
+    def _dropped(self, session: Session) -> None:
+        for replay in session.replays:
+            replay.forget()
+        if session.open:
             self._gone.append(session)
 
     def lost(self, before: float) -> list[Pending]:
@@ -189,5 +235,4 @@ class Sessions:
         self._known[session.token] = (owner, session)
         while len(self._known) > _MAX_SESSIONS:
             _, (_, session) = self._known.popitem(last=False)
-            if session.open:
-                self._gone.append(session)
+            self._dropped(session)

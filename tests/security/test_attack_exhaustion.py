@@ -19,12 +19,15 @@ from fulcrum_mcp.api.mcp.endpoint import Bounds
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
 from fulcrum_mcp.core.call import Context
 from fulcrum_mcp.gateway.naming import resource_server
-from fulcrum_mcp.ports import UpstreamRequest
+from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.sessions import Replay, Sessions
+from fulcrum_mcp.ports import ServerSentEvent, UpstreamRequest
 
 pytestmark = pytest.mark.anyio
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b"data: {}\n\n"
+META = b'"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}'
 REPLY = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 
@@ -171,3 +174,38 @@ async def test_templates_of_an_upstream_cost_next_to_nothing(templates: list[str
     resource_server([offer], "u" * 8000)
     resource_server([offer], "u" * 2000)
     assert time.process_time() - began < 2
+
+
+async def test_events_kept_for_clients_that_come_back_have_one_bound_for_all() -> None:
+    sessions = Sessions(Sealer([b"k" * 32]))
+    data = b"d" * 1_000_000
+    kept: list[Replay] = []
+    for _ in range(20):
+        session = sessions.create(PRINCIPAL, {}, None)
+        for number in range(10):
+            kept.append(session.record())
+            kept[-1].add(ServerSentEvent(data, id=str(number)))
+    assert sum(replay.position(str(number % 10)) is not None for number, replay in enumerate(kept)) <= 33
+    assert kept[-1].position("9") == 1
+    assert sessions.room.size <= 32 * 1024 * 1024
+
+
+async def test_events_of_an_ended_session_are_forgotten() -> None:
+    sessions = Sessions(Sealer([b"k" * 32]))
+    session = sessions.create(PRINCIPAL, {}, None)
+    for _ in range(40):
+        session.record().add(ServerSentEvent(b"d" * 1000, id="1"))
+    assert sessions.room.size == 32 * 1200
+    sessions.forget(session)
+    assert sessions.room.size == 0
+
+
+async def test_a_header_that_only_a_gateway_interface_takes_for_ours_goes_nowhere() -> None:
+    files = ScriptedServer("files")
+    async with open_rig(files) as rig:
+        client = rig.client("/servers/files/mcp")
+        lines = client.headers("ping", {})
+        body = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{' + META + b"}}}"
+        reply = await rig.post(client.path, body, *lines, ("mcp-session_id", "foreign"), ("mcp-name_", "x"))
+        assert reply.status == 200
+        assert not [name for name, _ in files.requests[-1].headers if b"_" in name]

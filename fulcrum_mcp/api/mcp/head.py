@@ -60,6 +60,8 @@ class Head:
         )
 
     def _mcp(self, name: bytes, value: bytes) -> None:
+        if b"_" in name:
+            return  # CGI and WSGI read `mcp-session_id` as the header of the proper name
         value = value.strip(b" \t")
         text = value.decode("latin-1")
         if name == b"mcp-session-id":
