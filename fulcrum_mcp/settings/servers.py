@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from fulcrum_mcp.core.redact import MASK, has_secret_key, mask_secrets
 from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.settings.expand import Missing, expand
 from fulcrum_mcp.settings.file import ServerEntry, guess
@@ -145,7 +146,35 @@ class _Builder:
 
 
 def _shown(entry: ServerEntry) -> str:
-    return " ".join(entry.command) if entry.command is not None else entry.url or ""
+    """The command line or URL as written, for people: without what is, or is named like, a secret."""
+    text = _shown_url(entry.url or "") if entry.command is None else _shown_command(entry.command)
+    shown: str = mask_secrets(text)[0]
+    return shown
+
+
+def _shown_url(url: str) -> str:
+    place, mark, query = url.partition("?")
+    pairs = [part.partition("=") for part in query.split("&")]
+    return place + mark + "&".join(name + sign + _unless_named(value) for name, sign, value in pairs)
+
+
+def _shown_command(command: Sequence[str]) -> str:
+    parts: list[str] = []
+    secret = False
+    for part in command:
+        name, sign, value = part.partition("=")
+        tells = part.startswith("-") and has_secret_key({name.lstrip("-"): ""})
+        if secret:
+            parts.append(_unless_named(part))
+        else:
+            parts.append(name + sign + _unless_named(value) if tells and sign else part)
+        secret = tells and not sign
+    return " ".join(parts)
+
+
+def _unless_named(value: str) -> str:
+    """A value that is written out may be a secret; one that names a variable is none."""
+    return value if not value or "${" in value else MASK
 
 
 def from_entries(
