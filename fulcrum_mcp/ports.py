@@ -104,10 +104,22 @@ class AuditLog(Protocol):
     writer: str
 
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
-        """Chain and write all drafts, one durable step for all of them (group commit).
+        """Chain and write all drafts, one durable step for all of them: `prepare`, `write` and `conclude` at once.
 
         Raises `Unavailable` (full, failing, closed): then none of them is in the log.
         """
+        ...
+
+    def prepare(self, drafts: Sequence[RecordDraft]) -> Any:
+        """*Quick*. Chain the drafts; what is returned goes through `write` and `conclude` before the next `prepare`."""
+        ...
+
+    def write(self, block: Any) -> None:
+        """*Synchronous*, on any thread. One write and one durable step. Raises as `append`."""
+        ...
+
+    def conclude(self, block: Any, *, written: bool) -> None:
+        """*Quick*. The block is in the log; or it is not, and the chains stand where they stood."""
         ...
 
     def close(self) -> None:

@@ -121,6 +121,16 @@ class Ends:
         self.written += sum(draft.type == FINISHED for draft in drafts)
         return written
 
+    def prepare(self, drafts: Sequence[RecordDraft]) -> Any:
+        return sum(draft.type == FINISHED for draft in drafts), self.log.prepare(drafts)
+
+    def write(self, block: Any) -> None:
+        self.log.write(block[1])
+
+    def conclude(self, block: Any, *, written: bool) -> None:
+        self.log.conclude(block[1], written=written)
+        self.written += block[0] if written else 0
+
     def close(self) -> None:
         self.log.close()
 

@@ -85,7 +85,7 @@ class Journal:
         self._settlements: deque[Settlement] = deque()
         self._owed: list[RecordDraft] = []
         """Records whose ledger part is done and that a failing log has not taken yet."""
-        self._queue: SimpleQueue[tuple[list[_Admission], list[RecordDraft]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[list[_Admission], Any] | None] = SimpleQueue()
         self._writing = False
         self._scheduled = False
         self._lingering = False
@@ -202,8 +202,13 @@ class Journal:
             self._fail(admissions, fault)
             return
         self._busy_since = None
+        try:
+            block = self._log.prepare(drafts) if drafts else None
+        except Exception as fault:  # noqa: BLE001 - same
+            self._refuse(admissions, fault)
+            return
         self._writing = True
-        self._queue.put((admissions, drafts))
+        self._queue.put((admissions, block))
 
     def _may_wait(self) -> bool:
         now = self._loop.time()
@@ -240,29 +245,35 @@ class Journal:
     def _write(self) -> None:
         """The writer thread: one durable step for each tick."""
         while (tick := self._queue.get()) is not None:
-            admissions, drafts = tick
+            admissions, block = tick
             fault: Exception | None = None
             try:
-                if drafts:
-                    self._log.append(drafts)
+                if block is not None:
+                    self._log.write(block)
             except Exception as caught:  # noqa: BLE001 - fail closed: every call of this tick is denied
                 fault = caught
-            self._loop.call_soon_threadsafe(self._written, admissions, fault)
+            self._loop.call_soon_threadsafe(self._written, admissions, block, fault)
 
-    def _written(self, admissions: list[_Admission], fault: Exception | None) -> None:
+    def _written(self, admissions: list[_Admission], block: Any, fault: Exception | None) -> None:
         self._writing = False
+        if block is not None:
+            self._log.conclude(block, written=fault is None)
         if fault is None:
             self._owed.clear()
             self.failing = None
             _wake(admissions)
         else:
-            self._give_back([admission for admission in admissions if admission.fault is None])
-            self._fail(admissions, fault)
+            self._refuse(admissions, fault)
         if self._admissions or self._closing:
             self._tick()
         elif self._settlements and not self._lingering:
             self._lingering = True
             self._loop.call_later(LINGER, self._linger_over)
+
+    def _refuse(self, admissions: Sequence[_Admission], fault: Exception) -> None:
+        """The ledger's part is done and the log's is not: undo the one, deny the calls."""
+        self._give_back([admission for admission in admissions if admission.fault is None])
+        self._fail(admissions, fault)
 
     def _fail(self, admissions: Sequence[_Admission], fault: Exception) -> None:
         self.faults += 1

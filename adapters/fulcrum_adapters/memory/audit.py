@@ -48,6 +48,17 @@ class MemoryAuditLog:
             refs.append(ref)
         return refs
 
+    def prepare(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordDraft]:
+        """See `AuditLog`."""
+        return list(drafts)
+
+    def write(self, block: Sequence[RecordDraft]) -> None:
+        """See `AuditLog`."""
+        self.append(block)
+
+    def conclude(self, block: Sequence[RecordDraft], *, written: bool) -> None:
+        """See `AuditLog`."""
+
     def close(self) -> None:
         """See `AuditLog`."""
         self._closed = True

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 from fulcrum_adapters.spool.config import SpoolConfig
 from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place, folders, new_folder, sync_directory
@@ -26,6 +26,15 @@ __all__ = ["Spool"]
 _SNAPSHOT_EVERY = 4 << 20
 """Bytes between two snapshots: what a takeover has to read."""
 _fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has only the latter
+
+
+class Block(NamedTuple):
+    """Records in their places, and where their chains stood before."""
+
+    drafts: Sequence[RecordDraft]
+    refs: Sequence[RecordRef]
+    text: bytes
+    saved: Mapping[str, tuple[int, str]]
 
 
 class Spool:
@@ -146,26 +155,48 @@ class Spool:
 
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         """See `AuditLog.append`."""
+        block = self.prepare(drafts)
+        written = False
+        try:
+            self.write(block)
+            written = True
+        finally:
+            self.conclude(block, written=written)
+        return block.refs
+
+    def prepare(self, drafts: Sequence[RecordDraft]) -> Block:
+        """See `AuditLog.prepare`."""
         if self._removed:
             self._begin_anew()
         if self._file < 0:
             raise Unavailable("the audit spool is closed; nothing is forwarded without its record")
-        chains = self._chains
         saved = {draft.tenant: self._chain(draft.tenant).place for draft in drafts}
         try:
-            block, refs = _frames(drafts, chains)
-            self._write(block)
+            text, refs = _frames(drafts, self._chains)
         except BaseException:
-            for tenant, place in saved.items():
-                chains[tenant].place = place
-            self._removed = not self._linked()
+            self._set_back(saved)
             raise
+        return Block(drafts, refs, text, saved)
+
+    def write(self, block: Block) -> None:
+        """See `AuditLog.write`."""
+        self._write(block.text)
+
+    def conclude(self, block: Block, *, written: bool) -> None:
+        """See `AuditLog.conclude`."""
+        if not written:
+            self._set_back(block.saved)
+            self._removed = self._file >= 0 and not self._linked()
+            return
         standing = self._standing
-        for tenant in saved:
-            standing.heads[tenant] = chains[tenant].place
-        for draft in drafts:
+        for tenant in block.saved:
+            standing.heads[tenant] = self._chains[tenant].place
+        for draft in block.drafts:
             standing.note(draft.type, draft.subject, draft.tenant, draft.data)
-        return refs
+
+    def _set_back(self, saved: Mapping[str, tuple[int, str]]) -> None:
+        for tenant, place in saved.items():
+            self._chains[tenant].place = place
 
     def _linked(self) -> bool:
         """Are our files still in the folder? What is written to removed ones is lost without an error."""
