@@ -1,8 +1,10 @@
 """The whole gateway of `fulcrum up`: data plane, control plane, processor and faces in one process on one loop."""
 
 import asyncio
+import contextlib
 import gc
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -59,6 +61,7 @@ class Server:
 
     async def run(self, ready: Callable[["Server"], None] | None = None) -> None:
         """Listen and serve until SIGINT or SIGTERM. Raises `Unavailable` when the address is taken."""
+        _allow_descriptors()
         bind = self.settings.http
         server = uvicorn.Server(
             uvicorn.Config(
@@ -134,6 +137,14 @@ def _shown(host: str, port: int) -> str:
     """Where a client on this machine finds it."""
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening there was the operator's wish
     return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
+
+
+def _allow_descriptors() -> None:
+    """As many open files as the system lets this process have: every client and upstream connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _calm_collector() -> None:

@@ -7,7 +7,7 @@ from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Amounts, Commit
 from fulcrum_mcp.core.decision import Decision, Reason, combine
 from fulcrum_mcp.core.redact import redact
-from fulcrum_mcp.errors import FulcrumError
+from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
@@ -31,6 +31,10 @@ class Settler:
     async def inspect(self, ticket: Ticket, result: bytes) -> Judged:
         """Phase `result`: judge what came back; taints are durable when this returns. A fault withholds it."""
         try:
+            limit = ticket.snapshot.limits.max_input
+            if len(result) > limit:
+                msg = f"it is larger than policies may judge ({limit} bytes)"
+                raise Invalid(msg)
             value, canonical = decode_strict(result)
             document = with_result(ticket.document, canonical)
             decision = combine(await ticket.snapshot.engine.evaluate("result", document), "result")
