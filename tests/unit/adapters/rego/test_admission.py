@@ -50,10 +50,11 @@ BAD = {
 @pytest.mark.parametrize("name", BAD)
 def test_a_policy_that_would_harm_is_refused_by_name(name: str) -> None:
     text, said = BAD[name]
+    others = {child.pid for child in psutil.Process(os.getpid()).children()}
     with pytest.raises(InvalidPolicy, match=said) as caught:
         admit(source(name, text), timeout=TIMEOUT)
     assert f"{name}.rego" in str(caught.value)
-    assert psutil.Process(os.getpid()).children() == []
+    assert {child.pid for child in psutil.Process(os.getpid()).children()} <= others
 
 
 def test_a_good_policy_is_admitted() -> None:
