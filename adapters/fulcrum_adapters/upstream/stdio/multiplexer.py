@@ -4,6 +4,7 @@ This is the part that both eras share. A subclass decides where messages go that
 give a message to a stream it cannot prove to be the right one.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +43,7 @@ class Exchange:
     answer: Message | None = None
 
 
-class Multiplexer:
+class Multiplexer(ABC):
     """Ids, progress tokens and answers of one process. Subclasses route the rest."""
 
     def __init__(self) -> None:
@@ -142,27 +143,27 @@ class Multiplexer:
         except UpstreamFailed:
             self.strays += 1
 
+    @abstractmethod
     def stream(self, number: int) -> EventStream:
         """A new stream for a request."""
-        raise NotImplementedError
 
+    @abstractmethod
     def notified(self, method: str, message: Message) -> None:
         """Route a notification other than progress."""
-        raise NotImplementedError
 
+    @abstractmethod
     def asked(self, message: Message) -> None:
         """Route a request of the server's."""
-        raise NotImplementedError
 
     def unclaimed(self, number: Hashable) -> None:
         """An answer to nothing in flight."""
         del number
         self.strays += 1
 
-    def settled(self, exchange: Exchange) -> None:
+    def settled(self, exchange: Exchange) -> None:  # noqa: B027 - a hook for those who have something to do
         """A request was answered."""
 
-    def closed(self, exchange: Exchange, reader: EventReader) -> None:
+    def closed(self, exchange: Exchange, reader: EventReader) -> None:  # noqa: B027 - same
         """A reader of a request's stream was closed."""
 
 
