@@ -14,8 +14,8 @@ from peers.marking_server import read_notes
 from fulcrum_adapters.signing import AuditKeys
 from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_mcp.core.budget import Budget
+from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.gateway.ids import now_ns
-from fulcrum_mcp.gateway.records import mac
 from fulcrum_mcp.gateway.wire import encode
 
 __all__ = ["Evidence", "faults", "gather", "planted_faults"]

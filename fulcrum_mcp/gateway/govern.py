@@ -16,6 +16,7 @@ from fulcrum_mcp.core.budget import Match, Outcome, Refused, Reserve, Reserved
 from fulcrum_mcp.core.budget_text import refusal_text
 from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Reason, Verdict, combine
+from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.denial import Denial, told
@@ -23,7 +24,7 @@ from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.journal import RESERVATION_TTL, Journal
 from fulcrum_mcp.gateway.listing import ListLaw
 from fulcrum_mcp.gateway.policy_input import policy_document, redacted_document
-from fulcrum_mcp.gateway.records import decided_draft, mac
+from fulcrum_mcp.gateway.records import decided_draft
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
 from fulcrum_mcp.gateway.ticket import Ticket, amounts_of, scopes_of, subject_of
@@ -190,8 +191,7 @@ class Governor:
             unremembered = await self._remember(ticket)
             if unremembered is not None:
                 return unremembered
-        ticket.admitted_ns = time.perf_counter_ns()
-        ticket.timings = (decided_us, (ticket.admitted_ns - decided) // 1000)
+        ticket.timings = (decided_us, (time.perf_counter_ns() - decided) // 1000)
         return ticket
 
     async def _remember(self, ticket: Ticket) -> Denial | None:

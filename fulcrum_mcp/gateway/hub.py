@@ -1,7 +1,7 @@
 """The hub: every exchange with an upstream, and what they share. One for each worker."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.rounds import Rounds
@@ -24,7 +24,6 @@ class Hub:
     rounds: Rounds
     tasks: Tasks
     settler: Settler
-    order: tuple[str, ...] = field(default=())
 
     def sweep(self, now: float) -> None:
         """Settle what never came back. Call it every few seconds, with `now` in monotonic seconds."""

@@ -1,6 +1,5 @@
 """What the data plane records: the `data` of `decided` and `finished` records, and of events about budgets."""
 
-import hmac
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -21,18 +20,12 @@ __all__ = [
     "decided_draft",
     "finished_draft",
     "ledger_event_draft",
-    "mac",
     "outcome_unknown_draft",
     "reasons_data",
 ]
 
 DECIDED: Final = "dev.fulcrum.tool_call.decided"
 FINISHED: Final = "dev.fulcrum.tool_call.finished"
-
-
-def mac(key: bytes, content: bytes) -> str:
-    """HMAC-SHA-256 under a tenant's key: low-entropy arguments and results cannot be guessed from a record."""
-    return "hmac-sha256:" + hmac.digest(key, content, "sha256").hex()
 
 
 def reasons_data(reasons: Sequence[Reason]) -> list[dict[str, str]]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Amounts, Commit
 from fulcrum_mcp.core.decision import Decision, Reason, combine
+from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.core.redact import redact
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.policy_input import with_result
-from fulcrum_mcp.gateway.records import finished_draft, mac
+from fulcrum_mcp.gateway.records import finished_draft
 from fulcrum_mcp.gateway.ticket import FREE, Judged, Ticket, amounts_of, subject_of
 from fulcrum_mcp.gateway.wire import WireError, decode_strict, encode
 from fulcrum_mcp.ports import History

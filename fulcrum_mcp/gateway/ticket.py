@@ -19,7 +19,6 @@ class Ticket:
     """An admitted call: its decision is durable. Who holds it ends it exactly once; `spent` guards that."""
 
     __slots__ = (
-        "admitted_ns",
         "amounts",
         "call",
         "decision",
@@ -46,7 +45,6 @@ class Ticket:
         """The ticket of leg 0, which holds the reservation of all legs."""
         self.spent = False
         self.started_ns = 0
-        self.admitted_ns = 0
         self.timings: tuple[int, int] = (0, 0)
         """Microseconds for deciding, and for reserving and recording."""
 

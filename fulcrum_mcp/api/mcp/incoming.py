@@ -1,7 +1,6 @@
 """From one message and its headers to what the gateway judges: era, context, and the headers that go on upstream."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 from fulcrum_mcp.api.mcp.ladder import Era, client_name
@@ -102,8 +101,3 @@ def incoming_of(
         values=values,
         over_http=over_http,
     )
-
-
-def with_protocol(context: Context, version: str) -> Context:
-    """The same context in another protocol version."""
-    return replace(context, protocol=version)

@@ -8,13 +8,13 @@ from typing import Any
 from fulcrum_mcp.core.budget import Budget, LedgerEvent, Match, Scope
 from fulcrum_mcp.core.call import Call, Context, Principal, Tool
 from fulcrum_mcp.core.decision import Decision, Reason
+from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.gateway.records import (
     DECIDED,
     FINISHED,
     decided_draft,
     finished_draft,
     ledger_event_draft,
-    mac,
     outcome_unknown_draft,
 )
 
