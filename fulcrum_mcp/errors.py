@@ -52,13 +52,17 @@ class Conflict(FulcrumError):
 
 
 class Unavailable(FulcrumError):
-    """A part that is needed does not answer; trying again later may help. `busy`: in a millisecond already."""
+    """A part that is needed does not answer; trying again later may help.
+
+    `busy`: in a millisecond already. `doubtful`: what was asked for may have been done, or may still be done.
+    """
 
     code = "unavailable"
 
-    def __init__(self, message: str, *, busy: bool = False) -> None:
+    def __init__(self, message: str, *, busy: bool = False, doubtful: bool = False) -> None:
         super().__init__(message)
         self.busy = busy
+        self.doubtful = doubtful
 
 
 class UpstreamFailed(Unavailable):

@@ -116,6 +116,9 @@ class Ends:
 
         journal.settle = told  # type: ignore[method-assign]
 
+    def heads(self) -> Mapping[str, int]:
+        return self.log.heads()
+
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         written = self.log.append(drafts)
         self.written += sum(draft.type == FINISHED for draft in drafts)

@@ -1,11 +1,12 @@
 """Policy source as data: modules, what a compiled set mentions, and what is wrong with a broken one."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PolicyInfo", "PolicyModule", "PolicySource", "Problem"]
+__all__ = ["PolicyInfo", "PolicyModule", "PolicySource", "Problem", "source_digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,10 @@ class Problem:
     message: str
     hint: str = ""
     severity: str = "error"
+
+
+def source_digest(source: PolicySource) -> str:
+    """SHA-256 (hex) over every module's path and text, in the order of paths, and the data documents."""
+    modules = sorted((module.path, module.source) for module in source.modules)
+    text = json.dumps([modules, source.data], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()

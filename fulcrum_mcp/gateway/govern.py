@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from fulcrum_mcp.core.audit import RecordDraft
-from fulcrum_mcp.core.budget import Match, Outcome, Refused, Reserve, Reserved
+from fulcrum_mcp.core.budget import Outcome, Refused, Reserve, Reserved
 from fulcrum_mcp.core.budget_text import refusal_text
 from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Reason, Verdict, combine
@@ -147,7 +147,7 @@ class Governor:
     async def _admit(self, ticket: Ticket, arguments: bytes) -> Ticket | Denial:
         decided = time.perf_counter_ns()
         call = ticket.call
-        matches: tuple[Match, ...] = ()
+        at = now_ns()
         reserve: Reserve | None = None
         if ticket.decision.effect == "allow" and ticket.root is None:
             matches = tuple(ticket.snapshot.matcher(scopes_of(call)))
@@ -159,7 +159,7 @@ class Governor:
                 self._journal.writer,
                 matches,
                 ticket.amounts,
-                now_ns(),
+                at,
                 RESERVATION_TTL,
             )
         denied: list[Denial] = []
@@ -174,7 +174,9 @@ class Governor:
                 call,
                 ticket.decision_id,
                 decision,
-                matches=matches,
+                at=at,
+                reserve=reserve,
+                held=isinstance(outcome, Reserved) and not outcome.repeated,
                 arguments_mac=mac(self._mac_key(call.principal.tenant), arguments),
                 inputs=_inputs(ticket, arguments),
                 duration_us=decided_us,

@@ -4,15 +4,17 @@ A tick takes all calls that wait, applies their ledger operations in one transac
 writer thread, which appends them in one durable step (group commit); only then are the calls woken. Calls that come
 meanwhile make the next tick. What does not wait (settlements) rides along, or has a tick of its own after `LINGER`.
 
-The ledger works on the event loop: it answers within a fraction of a millisecond or says that it is busy, and its many
-small statements would otherwise fight the loop for the interpreter's lock. A fault of the ledger or of the log denies
-every call of the tick; what was reserved is given back.
+A *quick* ledger works on the event loop: it answers within a fraction of a millisecond or says that it is busy, and its
+many small statements would otherwise fight the loop for the interpreter's lock. One across the network works on a
+thread while the loop goes on. A fault of the ledger or of the log denies every call of the tick; what was reserved, or
+may have been, is given back.
 """
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from queue import SimpleQueue
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Commit, Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.reach import BUSY_PAUSE, Reach
 from fulcrum_mcp.gateway.records import ledger_event_draft
 from fulcrum_mcp.ports import AuditLog, BudgetLedger
 
@@ -30,11 +33,12 @@ __all__ = ["Journal", "Settlement"]
 LINGER: Final = 0.005
 PATIENCE: Final = 5.0
 """Seconds that a call waits for its decision to become durable; then it is denied."""
+SHARED_PATIENCE: Final = 0.7
+"""The same where the ledger is across the network."""
 MOST_TURNS: Final = 8
 """Turns of the loop for which a tick may wait for more calls."""
-BUSY_PATIENCE: Final = 1.0
-"""Seconds for which a ledger may say that it is busy."""
-BUSY_PAUSE: Final = 0.001
+MOST_SETTLEMENTS: Final = 1024
+"""In one tick."""
 RETRY: Final = 0.5
 """Seconds until a tick that failed is tried again for what is still owed."""
 LAST_TURNS: Final = 10
@@ -80,6 +84,11 @@ class Journal:
     def __init__(self, ledger: BudgetLedger, log: AuditLog) -> None:
         self._ledger = ledger
         self._log = log
+        self._patience = PATIENCE if ledger.quick else SHARED_PATIENCE
+        self._remedy = (
+            "check the disk of the data folder" if ledger.quick else "check the ledger's server and this disk"
+        )
+        self._reach = Reach(quick=ledger.quick, patience=self._patience)
         self._loop = asyncio.get_running_loop()
         self._admissions: list[_Admission] = []
         self._settlements: deque[Settlement] = deque()
@@ -90,7 +99,6 @@ class Journal:
         self._scheduled = False
         self._lingering = False
         self._gathered = self._turns = 0
-        self._busy_since: float | None = None
         self._closing = False
         self._idle = asyncio.Event()
         self._waiting: deque[tuple[float, asyncio.Future[Outcome | None]]] = deque()
@@ -142,21 +150,20 @@ class Journal:
             raise
 
     async def run(self, work: Callable[[], Any]) -> Any:
-        """Call a method of ledger or history; waits a little while it says that it is busy.
+        """Call methods of ledger or history; waits a little while they say that they are busy.
 
         Raises:
             Unavailable: what the method raised.
         """
         if self._closing:
             raise Unavailable("journal: shutting down; send the call again")
-        deadline = self._loop.time() + BUSY_PATIENCE
-        while True:
-            try:
-                return work()
-            except Unavailable as fault:
-                if not fault.busy or self._loop.time() > deadline:
-                    raise
+        return await self._reach.run(work)
+
+    async def heads(self) -> Mapping[str, int]:
+        """Where every chain of this writer stands, taken while no reservation is on its way to the log."""
+        while self._writing:  # noqa: ASYNC110 - a tick is over in milliseconds
             await asyncio.sleep(BUSY_PAUSE)
+        return self._log.heads()
 
     def settle(self, settlement: Settlement) -> None:
         """Queue a settlement; it is durable within a tick, and nobody waits for it."""
@@ -191,39 +198,49 @@ class Journal:
         if not admissions and not self._settlements and not self._owed:
             self._idle.set()
             return
-        try:
-            drafts = self._apply(admissions)
-        except Exception as fault:  # noqa: BLE001 - fail closed: every call of this tick is denied
-            if isinstance(fault, Unavailable) and fault.busy and self._may_wait():
-                self._admissions = admissions + self._admissions
-                self._scheduled = True
-                self._loop.call_later(BUSY_PAUSE, self._tick)
-                return
-            self._fail(admissions, fault)
-            return
-        self._busy_since = None
-        try:
-            block = self._log.prepare(drafts) if drafts else None
-        except Exception as fault:  # noqa: BLE001 - same
-            self._refuse(admissions, fault)
-            return
-        self._writing = True
-        self._queue.put((admissions, block))
-
-    def _may_wait(self) -> bool:
-        now = self._loop.time()
-        if self._busy_since is None:
-            self._busy_since = now
-        return now - self._busy_since < BUSY_PATIENCE
-
-    def _apply(self, admissions: Sequence[_Admission]) -> list[RecordDraft]:
-        """The ledger's part of a tick; returns the records to write. A fault here has applied nothing."""
-        settlements = list(self._settlements)
+        settlements = list(islice(self._settlements, MOST_SETTLEMENTS))
         operations: list[Operation] = [item.operation for item in settlements if item.operation is not None]
         settled = len(operations)
         operations.extend(admission.reserve for admission in admissions if admission.reserve is not None)
-        outcomes = self._ledger.apply(operations) if operations else ()
-        self._settlements.clear()
+        self._writing = True
+
+        def answered(outcomes: Sequence[Outcome] | None, fault: Exception | None) -> None:
+            self._writing = False
+            if fault is None and outcomes is not None:
+                self._reserved(admissions, settlements, outcomes, settled)
+            else:
+                self._unanswered(admissions, fault or Unavailable("the ledger gave no answer"))
+
+        if operations:
+            self._reach.ask(lambda: self._ledger.apply(operations), answered)
+        else:
+            answered((), None)
+
+    def _unanswered(self, admissions: list[_Admission], fault: Exception) -> None:
+        """The ledger has failed: fail closed, every call of this tick is denied."""
+        if self._reach.may_wait(fault):
+            self._admissions = admissions + self._admissions
+            self._scheduled = True
+            self._loop.call_later(BUSY_PAUSE, self._tick)
+            return
+        if isinstance(fault, Unavailable) and fault.doubtful:
+            at = now_ns()
+            reserves = [admission.reserve for admission in admissions if admission.reserve is not None]
+            self._settlements.extend(Settlement(Release(item.call, item.leg, at), None) for item in reserves)
+        self._fail(admissions, fault)
+        if self._admissions:
+            self._schedule()
+
+    def _reserved(
+        self,
+        admissions: list[_Admission],
+        settlements: Sequence[Settlement],
+        outcomes: Sequence[Outcome],
+        settled: int,
+    ) -> None:
+        """The ledger's part of a tick is done: make the records and have them written."""
+        for _ in settlements:
+            self._settlements.popleft()
         for outcome in outcomes:
             if not isinstance(outcome, Refused) and outcome.events:
                 self._owed.extend(ledger_event_draft(event) for event in outcome.events)
@@ -240,7 +257,14 @@ class Journal:
                 broken.append(admission)
         if broken:
             self._give_back(broken)
-        return [*self._owed, *drafts]
+        drafts = [*self._owed, *drafts]
+        try:
+            block = self._log.prepare(drafts) if drafts else None
+        except Exception as fault:  # noqa: BLE001 - fail closed: every call of this tick is denied
+            self._refuse(admissions, fault)
+            return
+        self._writing = True
+        self._queue.put((admissions, block))
 
     def _write(self) -> None:
         """The writer thread: one durable step for each tick."""
@@ -278,7 +302,6 @@ class Journal:
     def _fail(self, admissions: Sequence[_Admission], fault: Exception) -> None:
         self.faults += 1
         self.failing = str(fault) or type(fault).__name__
-        self._busy_since = None
         for admission in admissions:
             admission.fault = admission.fault or fault
         _wake(admissions)
@@ -298,33 +321,37 @@ class Journal:
             and not admission.outcome.repeated
         ]
         if releases:
-            try:
-                self._ledger.apply(releases)
-            except Unavailable as fault:
-                _log.warning("reservations not given back yet", reason=str(fault), count=len(releases))
-                self._settlements.extend(Settlement(release, None) for release in releases)
+            self._reach.ask(lambda: self._ledger.apply(releases), lambda _, fault: self._given_back(releases, fault))
+
+    def _given_back(self, releases: Sequence[Release], fault: Exception | None) -> None:
+        if fault is not None:
+            _log.warning("reservations not given back yet", reason=str(fault), count=len(releases))
+            self._settlements.extend(Settlement(release, None) for release in releases)
 
     def _renew(self) -> None:
         """Prolong what this writer holds, and commit what dead ones have let expire."""
         at = now_ns()
+        operations: list[Operation] = [Renew(self.writer, at, RESERVATION_TTL), Expire(at)]
+        self._reach.ask(lambda: self._ledger.apply(operations), self._renewed)
+
+    def _renewed(self, _: object, fault: Exception | None) -> None:
         pause = RENEW_EVERY
-        try:
-            self._ledger.apply([Renew(self.writer, at, RESERVATION_TTL), Expire(at)])
-        except Unavailable as fault:
+        if fault is not None:
             pause = RETRY
-            if not fault.busy:
+            if not (isinstance(fault, Unavailable) and fault.busy):
                 _log.warning("reservations not renewed", reason=str(fault))
-        self._timers["renew"] = self._loop.call_later(pause, self._renew)
+        if not self._closing:
+            self._timers["renew"] = self._loop.call_later(pause, self._renew)
 
     def _look_after(self) -> None:
         """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
-        waiting, late = self._waiting, self._loop.time() - PATIENCE
+        waiting, late = self._waiting, self._loop.time() - self._patience
         while waiting and (waiting[0][1].done() or waiting[0][0] < late):
             future = waiting.popleft()[1]
             if not future.done():
-                self.failing = f"the journal has not answered for {PATIENCE:.0f} s; check the disk of the data folder"
+                self.failing = f"the journal has not answered for {self._patience} s; {self._remedy}"
                 future.set_exception(Unavailable(self.failing))
-        self._timers["look"] = self._loop.call_later(PATIENCE / 10, self._look_after)
+        self._timers["look"] = self._loop.call_later(self._patience / 10, self._look_after)
 
     async def close(self) -> None:
         """Commit what is queued and stop the thread. Idempotent."""
@@ -341,6 +368,7 @@ class Journal:
                 _log.error("not everything was committed", reason="the log does not answer")
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join, PATIENCE)
+        self._reach.close()
         self._log.close()
 
     async def _drain(self) -> None:

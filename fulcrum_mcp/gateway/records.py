@@ -6,9 +6,10 @@ from typing import Any, Final, NamedTuple
 from msgspec import Raw
 
 from fulcrum_mcp.core.audit import RecordDraft
-from fulcrum_mcp.core.budget import LedgerEvent, Match
+from fulcrum_mcp.core.budget import Amounts, LedgerEvent, Match, Reserve
 from fulcrum_mcp.core.call import Call, Principal
 from fulcrum_mcp.core.decision import Decision, Reason
+from fulcrum_mcp.core.window import window_at
 from fulcrum_mcp.gateway.identity_cache import IdentityCache
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.wire import encode
@@ -16,6 +17,7 @@ from fulcrum_mcp.gateway.wire import encode
 __all__ = [
     "DECIDED",
     "FINISHED",
+    "amounts_data",
     "context_data",
     "decided_draft",
     "finished_draft",
@@ -76,17 +78,39 @@ def context_data(call: Call) -> dict[str, str]:
     return {name: value for name, value in pairs if value}
 
 
+def amounts_data(amounts: Amounts) -> dict[str, int]:
+    """Amounts without those that are zero."""
+    return {name: value for name, value in zip(Amounts._fields, amounts, strict=True) if value}
+
+
+def _place(match: Match, reserve: Reserve) -> dict[str, Any]:
+    """A budget's bucket, and the window that the reservation falls into."""
+    budget = match.budget
+    place: dict[str, Any] = {"id": budget.id, "bucket": match.bucket}
+    if budget.tenant != reserve.tenant:
+        place["owner"] = budget.tenant
+    if budget.limits:
+        place["starts"] = window_at(budget.period, budget.timezone, reserve.at).start
+    return place
+
+
 def decided_draft(
     call: Call,
     decision_id: str,
     decision: Decision,
     *,
-    matches: Sequence[Match],
+    at: int,
+    reserve: Reserve | None,
+    held: bool,
     arguments_mac: str,
     inputs: bytes | None,
     duration_us: int,
 ) -> RecordDraft:
-    """The record that must be durable before a call is forwarded."""
+    """The record that must be durable before a call is forwarded.
+
+    `reserve`: what was asked of the ledger; `held`: it holds that. A ledger that was lost is rebuilt from `budgets`,
+    `reserved` and `taints`, and from `charged` of `finished` records.
+    """
     principal = call.principal
     said = _said_text(decision)
     data: dict[str, Any] = {
@@ -103,17 +127,21 @@ def decided_draft(
         "warnings": said.warnings,
         "policies": said.policies,
         "cost": said.cost,
-        "budgets": [{"id": match.budget.id, "bucket": match.bucket} for match in matches],
+        "budgets": () if reserve is None else [_place(match, reserve) for match in reserve.matches],
         "arguments_mac": arguments_mac,
         "context": context_data(call),
         "duration_us": duration_us,
     }
+    if reserve is not None and held:
+        data["reserved"] = amounts_data(reserve.amounts)
+    if decision.taints:
+        data["taints"] = decision.taints
     return RecordDraft(
         id=decision_id.removeprefix("dec_"),
         tenant=principal.tenant,
         type=DECIDED,
         subject=call.id,
-        time=now_ns(),
+        time=at,
         data=encode(data),
         inputs=inputs,
     )
@@ -131,8 +159,13 @@ def finished_draft(
     cost: Mapping[str, int],
     reasons: Sequence[Reason] = (),
     redacted: int = 0,
+    charged: Amounts | None = None,
+    taints: Sequence[str] = (),
 ) -> RecordDraft:
-    """How a call ended: ok, error, timeout, cancelled, outcome_unknown or withheld; `size` in bytes."""
+    """How a call ended: ok, error, timeout, cancelled, outcome_unknown or withheld; `size` in bytes.
+
+    `charged`: what the ledger was told that the call cost, where this end settles it.
+    """
     data: dict[str, Any] = {
         "decision_id": decision_id,
         "call_id": call.id,
@@ -150,6 +183,10 @@ def finished_draft(
         data["reasons"] = reasons_data(reasons)
     if redacted:
         data["redacted"] = redacted
+    if charged is not None:
+        data["charged"] = amounts_data(charged)
+    if taints:
+        data["taints"] = taints
     return RecordDraft(
         id=new_id(),
         tenant=call.principal.tenant,

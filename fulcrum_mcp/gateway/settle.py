@@ -47,8 +47,11 @@ class Settler:
             reason = Reason("", "", "result_not_judged", f"the result could not be judged: {told(fault)}")
             return Judged(denial=Denial(ticket.decision_id, "deny", (reason,)))
         if decision.effect != "allow":
-            return Judged(denial=Denial(ticket.decision_id, "deny", decision.reasons), cost=_cost(decision))
-        return Judged(encode(redacted) if count else None, None, _cost(decision), count, decision.redactions)
+            denial = Denial(ticket.decision_id, "deny", decision.reasons)
+            return Judged(denial=denial, cost=_cost(decision), taints=decision.taints)
+        return Judged(
+            encode(redacted) if count else None, None, _cost(decision), count, decision.redactions, decision.taints
+        )
 
     def finish(
         self,
@@ -66,13 +69,14 @@ class Settler:
         ticket.spent = True
         root = ticket.root or ticket
         operation: Commit | None = None
+        actual: Amounts | None = None
         if root.reserved:
             root.reserved = False
             # A later leg that was never sent does not undo the legs before it.
             charged = sent or root is not ticket
             actual = self._actual(ticket, root, len(result), judged) if charged else FREE
             operation = Commit(root.call.id, root.call.leg, actual, now_ns())
-        build = self._finished(ticket, outcome, is_error=is_error, result=result, judged=judged)
+        build = self._finished(ticket, outcome, is_error=is_error, result=result, judged=judged, charged=actual)
         self._journal.settle(Settlement(operation, build))
 
     def suspend(self, ticket: Ticket) -> None:
@@ -104,6 +108,7 @@ class Settler:
         is_error: bool = False,
         result: bytes = b"",
         judged: Judged | None = None,
+        charged: Amounts | None = None,
     ) -> Callable[[], RecordDraft]:
         call = ticket.call
         elapsed_us = (time.perf_counter_ns() - ticket.started_ns) // 1000
@@ -123,6 +128,8 @@ class Settler:
                 cost=cost,
                 reasons=judged.denial.reasons if judged is not None and judged.denial is not None else (),
                 redacted=judged.count if judged is not None else 0,
+                charged=charged,
+                taints=judged.taints if judged is not None else (),
             )
 
         return build

@@ -64,6 +64,7 @@ class Judged:
     count: int = 0
     """How many places were redacted."""
     redactions: Sequence[Redaction] = ()
+    taints: Sequence[str] = ()
 
 
 def amounts_of(cost: Mapping[str, int]) -> Amounts:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictStr
 
 from fulcrum_mcp.core.budget import Budget
 
@@ -12,10 +12,14 @@ __all__ = [
     "AuditSettings",
     "Bind",
     "LimitsSettings",
+    "NatsSettings",
     "OAuthSettings",
     "PolicySettings",
+    "PostgresSettings",
+    "RedisSettings",
     "ServerSettings",
     "Settings",
+    "TelemetrySettings",
 ]
 
 Count = Annotated[int, Field(strict=True, ge=1, le=2**53)]
@@ -69,7 +73,7 @@ class ServerSettings(Frozen):
 class AuditSettings(Frozen):
     """How records are kept."""
 
-    durability: Literal["sync", "os"] = "sync"
+    durability: Literal["sync", "os", "stream"] = "sync"
     inputs: Literal["redacted", "none", "full"] = "redacted"
     inputs_days: Count = 30
     max_spool: Count = 1 << 30
@@ -101,6 +105,53 @@ class LimitsSettings(Frozen):
     in_flight: Count = 1000
     """Requests at a time."""
     in_flight_per_key: Count = 200
+
+
+class PostgresSettings(Frozen):
+    """The store of an installation with several gateways."""
+
+    url: SecretStr
+    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`; the user may act as every role of ours."""
+    pool: Annotated[int, Field(strict=True, ge=1, le=100)] = 8
+    """Connections of one process."""
+    timeout: Seconds = 5.0
+    """Seconds for a connection and for a statement."""
+    migrate: StrictBool = True
+    """Bring the schema up to date at start, behind a lock."""
+
+
+class RedisSettings(Frozen):
+    """The ledger that several gateways share; Valkey or Redis, one primary."""
+
+    url: SecretStr
+    """`redis://`, `rediss://`, or `redis+sentinel://HOST:PORT,HOST:PORT/SERVICE/DATABASE`."""
+    prefix: StrictStr = "fulcrum:"
+    """Begins every key."""
+    timeout: Seconds = 0.5
+    """Seconds to wait for an answer; then the calls are denied."""
+
+
+class NatsSettings(Frozen):
+    """JetStream, which carries records to the event-processors and news of changes to the gateways."""
+
+    url: SecretStr
+    """`nats://HOST:PORT` or `tls://`, several with commas; with a user or token where one is needed."""
+    credentials: Path | None = None
+    """A `.creds` file."""
+    replicas: Annotated[int, Field(strict=True, ge=1, le=5)] = 1
+    """Of every stream."""
+    timeout: Seconds = 5.0
+
+
+class TelemetrySettings(Frozen):
+    """OpenTelemetry and Prometheus."""
+
+    otlp_endpoint: StrictStr | None = None
+    """`http(s)://HOST:4318`: traces and metrics are sent there."""
+    traces: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """The share of calls that are traced when the caller has not decided it."""
+    metrics: Bind | None = None
+    """Where `/metrics` is served without a key; None: only beside the API, for scope `admin`."""
 
 
 class OAuthSettings(Frozen):
@@ -135,6 +186,14 @@ class Settings(Frozen):
     policy: PolicySettings = PolicySettings()
     limits: LimitsSettings = LimitsSettings()
     oauth: OAuthSettings | None = None
+    postgres: PostgresSettings | None = None
+    redis: RedisSettings | None = None
+    nats: NatsSettings | None = None
+    telemetry: TelemetrySettings = TelemetrySettings()
+    audit_mac_key: SecretStr | None = None
+    """Every tenant's MAC key is derived from it; None: keys of the data folder."""
+    audit_signing_key: SecretStr | None = None
+    """Ed25519 private key, PEM; None: the one of the data folder."""
     deny_as: Literal["result", "error"] = "result"
     allowed_hosts: tuple[str, ...] = ()
     """Names besides loopback and the bind's own that the Host header may carry."""

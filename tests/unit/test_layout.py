@@ -80,7 +80,7 @@ def test_public_names_change_on_purpose_only() -> None:
 
 def contract() -> dict[str, list[str]]:
     core = PACKAGES[""] / "core"
-    paths = [*core.glob("*.py"), PACKAGES[""] / "ports.py", PACKAGES[""] / "errors.py"]
+    paths = [*core.glob("*.py"), *(PACKAGES[""] / "ports").glob("*.py"), PACKAGES[""] / "errors.py"]
     paths += [path for path in PACKAGES["adapters"].glob("*/__init__.py") if exported(path)]
     return {shown(path): exported(path) or [] for path in sorted(paths) if exported(path)}
 

@@ -34,6 +34,10 @@ class MemoryAuditLog:
         self._chains: dict[str, ChainWriter] = {}
         self._closed = False
 
+    def heads(self) -> Mapping[str, int]:
+        """See `AuditLog`."""
+        return {chain.chain: chain.seq for chain in self._chains.values()}
+
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         """See `AuditLog`."""
         if self._closed:

@@ -27,6 +27,8 @@ __all__ = ["MemoryLedger"]
 class MemoryLedger:
     """`BudgetLedger` over one book that lives as long as the object."""
 
+    quick = True
+
     def __init__(self) -> None:
         self._book = Book()
 

@@ -153,6 +153,10 @@ class Spool:
         calls = self._standing.open
         return [calls[key] for key in self._inherited if key in calls]
 
+    def heads(self) -> Mapping[str, int]:
+        """See `AuditLog.heads`."""
+        return {f"{self.writer}.{tenant}": seq for tenant, (seq, _) in self._standing.heads.items()}
+
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         """See `AuditLog.append`."""
         block = self.prepare(drafts)

@@ -45,6 +45,8 @@ class SqliteLedger:
     Settled reservations, and windows that ended, are forgotten after `keep` seconds, a few in each batch.
     """
 
+    quick = True
+
     def __init__(
         self, database: WalDatabase, *, keep: int = 86_400, monotonic: Callable[[], float] = time.monotonic
     ) -> None:

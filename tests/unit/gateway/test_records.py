@@ -5,7 +5,7 @@ import hmac
 import json
 from typing import Any
 
-from fulcrum_mcp.core.budget import Budget, LedgerEvent, Match, Scope
+from fulcrum_mcp.core.budget import Amounts, Budget, LedgerEvent, Match, Rate, Reserve, Scope
 from fulcrum_mcp.core.call import Call, Context, Principal, Tool
 from fulcrum_mcp.core.decision import Decision, Reason
 from fulcrum_mcp.core.mac import mac
@@ -45,10 +45,23 @@ def data_of(draft: Any) -> dict[str, Any]:
 
 
 def test_decided_says_everything_about_the_decision_and_nothing_of_the_arguments() -> None:
-    matches = [Match(Budget("b1", "acme", "n", Scope("agent")), "ann")]
+    day = 86_400 * 10**9
+    limited = Budget("b1", "acme", "n", Scope("agent"), {"calls": 9})
+    paced = Budget("b2", "", "shared", Scope("global"), rate=Rate(1, 1, 1))
+    matches = (Match(limited, "ann"), Match(paced, "global"))
+    reserve = Reserve("call_1", 0, "acme", "w1", matches, Amounts(1, 0, 5), 20 * day + 7000, 90)
     draft = decided_draft(
-        CALL, "dec_1", DECISION, matches=matches, arguments_mac="hmac-sha256:00", inputs=b"{}", duration_us=7
+        CALL,
+        "dec_1",
+        DECISION,
+        at=20 * day + 7000,
+        reserve=reserve,
+        held=True,
+        arguments_mac="hmac-sha256:00",
+        inputs=b"{}",
+        duration_us=7,
     )
+    assert draft.time == 20 * day + 7000
     assert (draft.type, draft.tenant, draft.subject, draft.inputs) == (DECIDED, "acme", "call_1", b"{}")
     assert data_of(draft) == {
         "decision_id": "dec_1",
@@ -64,7 +77,11 @@ def test_decided_says_everything_about_the_decision_and_nothing_of_the_arguments
         "warnings": [{"policy": "p1", "rule": "warn", "code": "careful", "message": "hm"}],
         "policies": {"p1": "r1"},
         "cost": {"calls": 1},
-        "budgets": [{"id": "b1", "bucket": "ann"}],
+        "budgets": [
+            {"id": "b1", "bucket": "ann", "starts": 20 * day},
+            {"id": "b2", "bucket": "global", "owner": ""},
+        ],
+        "reserved": {"calls": 1, "input_tokens": 5},
         "arguments_mac": "hmac-sha256:00",
         "context": {"envelope": "e1", "client": "cli"},
         "duration_us": 7,
@@ -83,6 +100,8 @@ def test_finished_says_how_it_ended() -> None:
         cost={"calls": 1},
         reasons=DECISION.warnings,
         redacted=3,
+        charged=Amounts(0),
+        taints=("pii",),
     )
     data = data_of(draft)
     assert (draft.type, draft.subject) == (FINISHED, "call_1")
@@ -101,11 +120,15 @@ def test_finished_says_how_it_ended() -> None:
         "duration_us": 7,
         "cost": {"calls": 1},
         "redacted": 3,
+        "charged": {},
+        "taints": ["pii"],
     }
 
 
 def test_end_of_a_dead_gateways_call_names_it_and_what_it_was_charged() -> None:
-    draft = decided_draft(CALL, "dec_1", DECISION, matches=(), arguments_mac="", inputs=None, duration_us=0)
+    draft = decided_draft(
+        CALL, "dec_1", DECISION, at=1, reserve=None, held=False, arguments_mac="", inputs=None, duration_us=0
+    )
     unknown = outcome_unknown_draft("acme", data_of(draft))
     assert (unknown.type, unknown.subject) == (FINISHED, "call_1")
     assert data_of(unknown) == {

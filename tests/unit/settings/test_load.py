@@ -102,7 +102,11 @@ def test_budget_ids_follow_from_names_and_outlive_a_restart(tmp_path: Path) -> N
         ('scope = "agent"', 'scope = "agnet"', "fulcrum.toml:18: "),
         ("10/minute:3", "10/fortnight", 'fulcrum.toml:25: rate 1: rate "10/fortnight"'),
         ('limit = "10', 'limits = "10', 'fulcrum.toml:25: rate 1: unknown key "limits"; did you mean "limit"?'),
-        ('durability = "os"', 'durability = "never"', "fulcrum.toml:28: [audit] durability: must be 'sync' or 'os'"),
+        (
+            'durability = "os"',
+            'durability = "never"',
+            "fulcrum.toml:28: [audit] durability: must be 'sync', 'os' or 'stream'",
+        ),
         (
             'durability = "os"',
             "durabilty = 1",
