@@ -5,19 +5,27 @@ from fulcrum_mcp.settings.model import (
     AuditSettings,
     Bind,
     LimitsSettings,
+    NatsSettings,
     OAuthSettings,
     PolicySettings,
+    PostgresSettings,
+    RedisSettings,
     ServerSettings,
     Settings,
+    TelemetrySettings,
 )
 
 __all__ = [
     "AuditSettings",
     "Bind",
     "LimitsSettings",
+    "NatsSettings",
     "OAuthSettings",
     "PolicySettings",
+    "PostgresSettings",
+    "RedisSettings",
     "ServerSettings",
     "Settings",
+    "TelemetrySettings",
     "load",
 ]

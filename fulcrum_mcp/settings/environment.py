@@ -30,6 +30,20 @@ def _seconds(value: str) -> float:
         raise ValueError("must be a number of seconds") from None
 
 
+def _share(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError("must be a number from 0 to 1") from None
+
+
+def _truth(value: str) -> bool:
+    found = {"true": True, "1": True, "false": False, "0": False}.get(value.strip().lower())
+    if found is None:
+        raise ValueError("must be true or false")
+    return found
+
+
 def _several(value: str) -> list[str]:
     return [part.strip() for part in value.split(",") if part.strip()]
 
@@ -60,8 +74,23 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "FULCRUM_OAUTH_ISSUER": (("oauth", "issuer"), _text),
     "FULCRUM_OAUTH_RESOURCE": (("oauth", "resource"), _text),
     "FULCRUM_OAUTH_JWKS_URL": (("oauth", "jwks_url"), _text),
+    "FULCRUM_POSTGRES_URL": (("postgres", "url"), _text),
+    "FULCRUM_POSTGRES_POOL": (("postgres", "pool"), _whole),
+    "FULCRUM_POSTGRES_TIMEOUT": (("postgres", "timeout"), _seconds),
+    "FULCRUM_POSTGRES_MIGRATE": (("postgres", "migrate"), _truth),
+    "FULCRUM_REDIS_URL": (("redis", "url"), _text),
+    "FULCRUM_REDIS_PREFIX": (("redis", "prefix"), _text),
+    "FULCRUM_REDIS_TIMEOUT": (("redis", "timeout"), _seconds),
+    "FULCRUM_NATS_URL": (("nats", "url"), _text),
+    "FULCRUM_NATS_CREDENTIALS": (("nats", "credentials"), _text),
+    "FULCRUM_NATS_REPLICAS": (("nats", "replicas"), _whole),
+    "FULCRUM_NATS_SYNC_ALWAYS": (("nats", "sync_always"), _truth),
+    "FULCRUM_NATS_TIMEOUT": (("nats", "timeout"), _seconds),
+    "FULCRUM_TELEMETRY_OTLP_ENDPOINT": (("telemetry", "otlp_endpoint"), _text),
+    "FULCRUM_TELEMETRY_TRACES": (("telemetry", "traces"), _share),
+    "FULCRUM_TELEMETRY_METRICS": (("telemetry", "metrics"), _text),
 }
-SECRETS = ("FULCRUM_ADMIN_KEY", "FULCRUM_STATE_KEYS")
+SECRETS = ("FULCRUM_ADMIN_KEY", "FULCRUM_AUDIT_MAC_KEY", "FULCRUM_AUDIT_SIGNING_KEY", "FULCRUM_STATE_KEYS")
 _ELSEWHERE = ("FULCRUM_CONFIG", "FULCRUM_API_KEY", "FULCRUM_URL", "FULCRUM_DEBUG")
 """Read by the command line, not part of the settings."""
 

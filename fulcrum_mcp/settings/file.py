@@ -2,12 +2,23 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, StrictBool, StrictStr, ValidationError
 
 from fulcrum_mcp.errors import Invalid
-from fulcrum_mcp.settings.model import AuditSettings, Count, Frozen, LimitsSettings, OAuthSettings, Seconds, Strings
+from fulcrum_mcp.settings.model import (
+    AuditSettings,
+    Count,
+    Frozen,
+    LimitsSettings,
+    NatsSettings,
+    OAuthSettings,
+    PostgresSettings,
+    RedisSettings,
+    Seconds,
+    Strings,
+)
 from fulcrum_mcp.settings.place import Places
 
 __all__ = ["FileSettings", "PolicyEntry", "ServerEntry", "guess", "validate"]
@@ -40,6 +51,14 @@ class PolicyEntry(Frozen):
     data: Mapping[str, Any] | StrictStr = Field(default_factory=dict[str, Any])
 
 
+class TelemetryEntry(Frozen):
+    """`[telemetry]`."""
+
+    otlp_endpoint: StrictStr | None = None
+    traces: Annotated[float, Field(ge=0, le=1)] = 1.0
+    metrics: StrictStr | None = None
+
+
 class FileSettings(Frozen):
     """The whole file."""
 
@@ -58,6 +77,10 @@ class FileSettings(Frozen):
     policy: PolicyEntry = PolicyEntry()
     limits: LimitsSettings = LimitsSettings()
     oauth: OAuthSettings | None = None
+    postgres: PostgresSettings | None = None
+    redis: RedisSettings | None = None
+    nats: NatsSettings | None = None
+    telemetry: TelemetryEntry = TelemetryEntry()
 
 
 def guess(word: str, known: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -13,7 +13,16 @@ from fulcrum_mcp.settings.budgets import from_tables
 from fulcrum_mcp.settings.environment import lay_over, read_variable, read_variables
 from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, validate
 from fulcrum_mcp.settings.layers import Layer, merge, read_json, read_layer, read_text
-from fulcrum_mcp.settings.model import Bind, PolicySettings, ServerSettings, Settings
+from fulcrum_mcp.settings.model import (
+    Bind,
+    NatsSettings,
+    PolicySettings,
+    PostgresSettings,
+    RedisSettings,
+    ServerSettings,
+    Settings,
+    TelemetrySettings,
+)
 from fulcrum_mcp.settings.place import Places, json_places, plain_json
 from fulcrum_mcp.settings.servers import from_entries, from_mcp_json
 
@@ -24,6 +33,8 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
 _BUILT_IN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _MIN_KEY = 32
+
+Remote = TypeVar("Remote", PostgresSettings, RedisSettings, NatsSettings)
 
 
 def load(
@@ -62,6 +73,12 @@ def load(
         policy=_policy(file.policy, places, folder),
         limits=file.limits,
         oauth=_oauth(file, places),
+        postgres=_server(file.postgres, "postgres", ("postgresql", "postgres"), places),
+        redis=_server(file.redis, "redis", ("redis", "rediss", "redis+sentinel", "rediss+sentinel"), places),
+        nats=_server(file.nats, "nats", ("nats", "tls"), places),
+        telemetry=_telemetry(file, places),
+        audit_mac_key=_secret("FULCRUM_AUDIT_MAC_KEY", environ),
+        audit_signing_key=_pem("FULCRUM_AUDIT_SIGNING_KEY", environ),
         deny_as=file.deny_as,
         allowed_hosts=file.allowed_hosts,
         allowed_origins=file.allowed_origins,
@@ -218,6 +235,42 @@ def _oauth(file: FileSettings, places: Places) -> Any:
                 f"{', '.join(sorted(safe))}; shared secrets and none are never accepted"
             )
     return oauth
+
+
+def _server(given: Remote | None, key: str, schemes: Sequence[str], places: Places) -> Remote | None:
+    """A service's settings whose address has one of `schemes`; the address holds a password and is never shown."""
+    if given is None:
+        return None
+    place = places.at((key, "url"))
+    for part in given.url.get_secret_value().split(","):
+        scheme, separator, rest = part.strip().partition("://")
+        if (not separator and key == "redis") or (separator and scheme in schemes and rest):
+            continue
+        raise Invalid(f"{place}: [{key}] url must begin with {' or '.join(f'{known}://' for known in schemes)}")
+    return given
+
+
+def _telemetry(file: FileSettings, places: Places) -> TelemetrySettings:
+    entry = file.telemetry
+    if entry.otlp_endpoint is not None:
+        _web(
+            entry.otlp_endpoint, f"{places.at(('telemetry', 'otlp_endpoint'))}: [telemetry] otlp_endpoint", secure=False
+        )
+    metrics = None if entry.metrics is None else _bind(entry.metrics, places.at(("telemetry", "metrics")))
+    return TelemetrySettings(otlp_endpoint=entry.otlp_endpoint, traces=entry.traces, metrics=metrics)
+
+
+def _pem(name: str, environ: Mapping[str, str]) -> SecretStr | None:
+    value = read_variable(name, environ)
+    if value is None:
+        return None
+    text = value.replace("\\n", "\n").strip()
+    if not text.startswith("-----BEGIN PRIVATE KEY-----"):
+        raise Invalid(
+            f"{name}: not a private key in PEM form; use the output of `openssl genpkey -algorithm ed25519`, "
+            f"for example in a file that {name}_FILE names"
+        )
+    return SecretStr(text + "\n")
 
 
 def _secret(name: str, environ: Mapping[str, str]) -> SecretStr | None:

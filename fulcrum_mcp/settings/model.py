@@ -138,6 +138,8 @@ class NatsSettings(Frozen):
     """`nats://HOST:PORT` or `tls://`, several with commas; with a user or token where one is needed."""
     credentials: Path | None = None
     """A `.creds` file."""
+    sync_always: StrictBool = False
+    """The servers run with `sync_interval: always`: what `audit.durability = "stream"` stands on."""
     replicas: Annotated[int, Field(strict=True, ge=1, le=5)] = 1
     """Of every stream."""
     timeout: Seconds = 5.0

@@ -22,7 +22,7 @@ class SpoolConfig:
     def __post_init__(self) -> None:
         if self.durability == "stream":
             raise Invalid(
-                'audit.durability = "stream" needs a JetStream adapter, which is not there yet: use "sync" or "os"'
+                'audit.durability = "stream" has no spool: only `fulcrum server` can use it; use "sync" or "os"'
             )
         if self.durability not in {"sync", "os"}:
             raise Invalid(f'audit.durability = "{self.durability}" is not one of sync, os')
