@@ -2,7 +2,7 @@
 
 __all__ = ["SCHEMA", "VERSION"]
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = """\
 CREATE TABLE IF NOT EXISTS api_keys (
@@ -37,6 +37,29 @@ CREATE TABLE IF NOT EXISTS budgets (
   rate_burst INTEGER,
   PRIMARY KEY (id),
   UNIQUE (tenant, name)
+)
+ STRICT;
+CREATE TABLE IF NOT EXISTS kill_switches (
+  id TEXT NOT NULL,
+  tenant TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  target TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  author TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (id),
+  UNIQUE (tenant, kind, target)
+)
+ STRICT;
+CREATE TABLE IF NOT EXISTS policy_revisions (
+  number INTEGER NOT NULL,
+  digest TEXT NOT NULL,
+  author TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  name TEXT NOT NULL,
+  modules TEXT NOT NULL,
+  data TEXT NOT NULL,
+  PRIMARY KEY (number)
 )
  STRICT;
 CREATE TABLE IF NOT EXISTS revision (

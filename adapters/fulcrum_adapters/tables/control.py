@@ -1,4 +1,4 @@
-"""Keys, budgets and the revision that grows with each change of them."""
+"""Keys, budgets, kill switches, policies, and the revision that grows with each change of them."""
 
 from sqlalchemy import (
     BigInteger,
@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-__all__ = ["METADATA", "api_keys", "budgets", "revision", "sqlite_ddl"]
+__all__ = ["METADATA", "api_keys", "budgets", "kill_switches", "policy_revisions", "revision", "sqlite_ddl"]
 
 METADATA = MetaData()
 
@@ -57,6 +57,33 @@ budgets = Table(
     Column("rate_period", _Big),
     Column("rate_burst", _Big),
     UniqueConstraint("tenant", "name"),
+    sqlite_strict=True,
+)
+
+kill_switches = Table(
+    "kill_switches",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False, comment="empty: the calls of all tenants"),
+    Column("kind", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("created_at", _Big, nullable=False, comment="ns since the epoch"),
+    UniqueConstraint("tenant", "kind", "target"),
+    sqlite_strict=True,
+)
+
+policy_revisions = Table(
+    "policy_revisions",
+    METADATA,
+    Column("number", _Big, primary_key=True, autoincrement=False, comment="1, 2, 3 without gaps; the highest counts"),
+    Column("digest", Text, nullable=False, comment="SHA-256 over modules and data, hex"),
+    Column("author", Text, nullable=False),
+    Column("created_at", _Big, nullable=False, comment="ns since the epoch"),
+    Column("name", Text, nullable=False, comment="of the set, for people"),
+    Column("modules", Text, nullable=False, comment="JSON array of [path, source]"),
+    Column("data", Text, nullable=False, comment="JSON object"),
     sqlite_strict=True,
 )
 
