@@ -21,7 +21,7 @@ from fulcrum_mcp.settings.model import (
 )
 from fulcrum_mcp.settings.place import Places
 
-__all__ = ["FileSettings", "PolicyEntry", "ServerEntry", "guess", "validate"]
+__all__ = ["FileSettings", "PolicyEntry", "ServerEntry", "TelemetryEntry", "guess", "validate"]
 
 
 class ServerEntry(Frozen):

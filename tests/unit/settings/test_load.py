@@ -6,9 +6,18 @@ import pytest
 from fulcrum_mcp.core.budget import Rate, Scope
 from fulcrum_mcp.core.written import BUDGET_KEYS
 from fulcrum_mcp.errors import Invalid
-from fulcrum_mcp.settings import AuditSettings, LimitsSettings, OAuthSettings, Settings, load
+from fulcrum_mcp.settings import (
+    AuditSettings,
+    LimitsSettings,
+    NatsSettings,
+    OAuthSettings,
+    PostgresSettings,
+    RedisSettings,
+    Settings,
+    load,
+)
 from fulcrum_mcp.settings.environment import _VARIABLES, SECRETS
-from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, ServerEntry
+from fulcrum_mcp.settings.file import FileSettings, PolicyEntry, ServerEntry, TelemetryEntry
 
 GOOD = """\
 data = "state"
@@ -250,7 +259,18 @@ def test_the_reference_names_every_key_and_variable_and_its_example_is_valid(tmp
     example = text.split("```toml\n")[1].split("```")[0]
     for name in (*_VARIABLES, *SECRETS):
         assert f"`{name}`" in text
-    models = (FileSettings, ServerEntry, AuditSettings, PolicyEntry, LimitsSettings, OAuthSettings)
+    models = (
+        FileSettings,
+        ServerEntry,
+        AuditSettings,
+        PolicyEntry,
+        LimitsSettings,
+        OAuthSettings,
+        PostgresSettings,
+        RedisSettings,
+        NatsSettings,
+        TelemetryEntry,
+    )
     keys = {key for model in models for key in model.model_fields} | set(BUDGET_KEYS)
     assert {key for key in keys if key not in example} == set()
     (tmp_path / "policies").mkdir()
