@@ -91,8 +91,8 @@ def _summary(server: Server, admin: FirstKey | None, client: FirstKey | None) ->
         say(f"  policies: {', '.join(plane.holder.current.engine.info.names)}")
     if settings.budgets:
         say(f"  {count(len(settings.budgets), 'budget')} from the configuration")
-    if plane.recovered:
-        say(f"  {count(plane.recovered, 'call')} of a process that died: recorded as outcome_unknown")
+    if plane.stores.recovered:
+        say(f"  {count(plane.stores.recovered, 'call')} of a process that died: recorded as outcome_unknown")
     say(f"  audit trail in {settings.data}; fulcrum audit tail follows it")
     if admin is not None and admin.made and admin.path is not None:
         shown = f": {admin.text}" if sys.stdout.isatty() else ""

@@ -6,13 +6,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from fulcrum_adapters.signing import AuditKeys
 from fulcrum_adapters.sqlite.audit_reader import SqliteAuditReader
 from fulcrum_mcp.control.access import require
 from fulcrum_mcp.control.audit import export_trail, query_records
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import NotFound, Unavailable
-from fulcrum_mcp.ports import AuditQuery, DecisionRecord, StoredRecord
+from fulcrum_mcp.ports import AuditQuery, DecisionRecord, Signer, StoredRecord
 
 __all__ = ["StoredTrail"]
 
@@ -20,9 +19,9 @@ __all__ = ["StoredTrail"]
 class StoredTrail:
     """Implements `api.rest.AuditTrail` over `DATA/audit.db`."""
 
-    def __init__(self, path: Path, keys: AuditKeys, drain: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, signer: Signer, drain: Callable[[], bool]) -> None:
         self._path = path
-        self._keys = keys
+        self._signer = signer
         self._drain = drain
 
     def query(self, principal: Principal, query: AuditQuery) -> Sequence[StoredRecord]:
@@ -47,4 +46,4 @@ class StoredTrail:
             raise Unavailable("the audit store is behind its spools; try again in a moment")
         with closing(SqliteAuditReader(self._path)) as reader:
             moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            yield from export_trail(reader, self._keys, principal.tenant, moment)
+            yield from export_trail(reader, self._signer, principal.tenant, moment)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -10,27 +9,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import structlog
 
-from fulcrum_adapters.signing import AuditKeys
-from fulcrum_adapters.spool import Spool, SpoolConfig
-from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_adapters.upstream.config import HttpUpstreamConfig
 from fulcrum_adapters.upstream.http import HttpUpstream
 from fulcrum_adapters.upstream.stdio import StdioConfig, StdioUpstream
+from fulcrum_mcp.composition.embedded import open_embedded
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.composition.snapshots import Snapshots
-from fulcrum_mcp.core.budget import Budget, Commit
+from fulcrum_mcp.composition.stores import Stores
+from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.gate import Gate
 from fulcrum_mcp.gateway.govern import Governor
 from fulcrum_mcp.gateway.hub import Hub
-from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal
-from fulcrum_mcp.gateway.records import outcome_unknown_draft
 from fulcrum_mcp.gateway.respond import Responder
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.seal import Sealer
@@ -41,7 +36,7 @@ from fulcrum_mcp.gateway.tasks import Tasks
 from fulcrum_mcp.ports import Upstream
 from fulcrum_mcp.settings import ServerSettings, Settings
 
-__all__ = ["DataPlane", "open_data_plane", "recover"]
+__all__ = ["DataPlane", "build_upstream", "open_data_plane", "state_keys"]
 
 _log = structlog.get_logger("fulcrum.gateway")
 
@@ -57,13 +52,8 @@ class DataPlane:
     holder: SnapshotHolder
     snapshots: Snapshots
     journal: Journal
-    store: SqliteStore
-    keys: AuditKeys
+    stores: Stores
     upstreams: Sequence[Upstream]
-    recovered: int
-    """Calls of dead processes that were recorded as `outcome_unknown` at the start."""
-    folder: Path
-    spool_config: SpoolConfig
     on_poll: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
     _task: asyncio.Task[None] | None = None
     _told: dict[str, str] = field(default_factory=dict[str, str])
@@ -89,7 +79,7 @@ class DataPlane:
 
     async def _sweep(self, now: float) -> None:
         self.hub.sweep(now)
-        await asyncio.to_thread(recover, self.folder, None, self.spool_config)
+        await asyncio.to_thread(self.stores.recover)
 
     async def _attempt(self, what: str, work: Awaitable[Any]) -> None:
         """One step of following; whatever fails is said once, and tried again at the next turn."""
@@ -111,28 +101,7 @@ class DataPlane:
         for upstream in self.upstreams:
             await upstream.close()
         await self.journal.close()
-
-
-def recover(folder: Path, spool: Spool | None, config: SpoolConfig) -> int:
-    """Finish what dead processes left open, as `outcome_unknown`; their reservations are committed at the estimate.
-
-    `spool`: this process's own, taken over from a dead one perhaps; None for a later look at the others.
-    """
-    store = SqliteStore(folder / "ledger.db", create=spool is not None)
-    count = 0
-    try:
-        for dead in itertools.chain(() if spool is None else (spool,), Spool.orphans(folder / "spool", config)):
-            open_calls = dead.open_calls
-            left = store.ledger.open(dead.writer)
-            if left:
-                store.ledger.apply([Commit(call, leg, None, now_ns()) for call, leg in left])
-            drafts = [outcome_unknown_draft(item.tenant, msgspec.json.decode(item.data)) for item in open_calls]
-            if drafts:
-                dead.append(drafts)
-            count += len(drafts)
-    finally:
-        store.close()
-    return count
+        self.stores.close()
 
 
 def build_upstream(server: ServerSettings, settings: Settings) -> Upstream:
@@ -174,22 +143,20 @@ def state_keys(settings: Settings, folder: Path) -> list[bytes]:
     return [path.read_text().strip().encode()]
 
 
-async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Sequence[Budget]]) -> DataPlane:
-    """Open the data folder and build everything that governs calls; on the running event loop.
+async def open_data_plane(
+    settings: Settings, stored_budgets: Callable[[], Sequence[Budget]], stores: Stores | None = None
+) -> DataPlane:
+    """Build everything that governs calls, on the running event loop; on the data folder's stores if none are given.
 
     Raises `Invalid` (policies, configuration, keys) and `Unavailable` (a store cannot be opened).
     """
     folder = open_folder(settings.data)
-    keys = AuditKeys(folder / "keys")
-    config = SpoolConfig(durability=settings.audit.durability, max_bytes=settings.audit.max_spool)
     snapshots = Snapshots(settings, stored_budgets)
     holder = snapshots.first()
-    spool = Spool.open(folder / "spool", config)
-    recovered = recover(folder, spool, config)
-    store = SqliteStore(folder / "ledger.db", busy_timeout=0.0)
-    journal = Journal(store.ledger, spool)
-    settler = Settler(journal, store.history, keys.mac_key)
-    governor = Governor(holder, journal, store.ledger, store.history, settler, keys.mac_key)
+    stores = stores or open_embedded(settings)
+    journal = Journal(stores.ledger, stores.log)
+    settler = Settler(journal, stores.history, stores.keys.mac_key)
+    governor = Governor(holder, journal, stores.ledger, stores.history, settler, stores.keys.mac_key)
     sealer = Sealer(state_keys(settings, folder))
     rounds = Rounds(sealer, settler)
     tasks = Tasks(settler)
@@ -203,6 +170,6 @@ async def open_data_plane(settings: Settings, stored_budgets: Callable[[], Seque
         exchanges[server.name] = Exchange(upstream, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
     hub = Hub(exchanges, Sessions(sealer), rounds, tasks, settler)
     journal.start()
-    plane = DataPlane(hub, holder, snapshots, journal, store, keys, upstreams, recovered, folder, config)
+    plane = DataPlane(hub, holder, snapshots, journal, stores, upstreams)
     plane.start()
     return plane

@@ -220,7 +220,7 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
         keys=control.keys,
         budgets=control.budgets,
         servers=control.servers,
-        audit=StoredTrail(folder / "audit.db", plane.keys, processor.drain),
+        audit=StoredTrail(folder / "audit.db", plane.stores.keys, processor.drain),
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
     )

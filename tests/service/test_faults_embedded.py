@@ -27,6 +27,7 @@ from store_harm import OTHER_LEDGER, locked, moved_away, noise, replaced_by_anot
 from fulcrum_adapters.spool import Spool
 from fulcrum_adapters.spool import spool as spool_module
 from fulcrum_adapters.sqlite import connect
+from fulcrum_adapters.sqlite.ledger import SqliteLedger
 from fulcrum_mcp.core.budget import Operation, Outcome, Release
 from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Verdict
@@ -100,16 +101,16 @@ async def test_a_ledger_that_may_only_be_read_denies(gateway: Embedded, monkeypa
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    journal, store = gateway.server.plane.journal, gateway.server.plane.store
+    journal, ledger = gateway.server.plane.journal, ledger_of(gateway)
     with monkeypatch.context() as patch:
         patch.setattr(connect, "open_wal", read_only)
-        await journal.run(store.close)
+        await journal.run(ledger.close)
         await refused(gateway, "readonly")
 
 
 async def test_a_ledger_whose_pages_are_damaged_denies_until_it_is_repaired(gateway: Embedded) -> None:
     ledger = gateway.data / "ledger.db"
-    await gateway.server.plane.journal.run(gateway.server.plane.store.close)  # what it keeps in memory would serve on
+    await gateway.server.plane.journal.run(ledger_of(gateway).close)  # what it keeps in memory would serve on
     good = ledger.read_bytes()
     ledger.write_bytes(b"x" * len(good))
     await refused(gateway, "not a database")
@@ -130,6 +131,12 @@ async def test_what_replaced_a_lost_ledger_grants_nothing(tmp_path: Path) -> Non
         assert "0 of 3 calls left" in await gateway.denied()
         assert gateway.forwarded == 3
     assert faults(gateway.evidence()) == []
+
+
+def ledger_of(gateway: Embedded) -> SqliteLedger:
+    ledger = gateway.server.plane.stores.ledger
+    assert isinstance(ledger, SqliteLedger)
+    return ledger
 
 
 def spool_of(gateway: Embedded) -> Spool:
@@ -167,7 +174,7 @@ async def test_a_reservation_that_cannot_be_given_back_at_once_is_given_back_lat
     gateway: Embedded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Log and ledger fail at the same moment: a live writer renews what it holds, so it would be held for ever."""
-    ledger = gateway.server.plane.store.ledger
+    ledger = ledger_of(gateway)
     real = ledger.apply
     failed: list[object] = []
 

@@ -15,8 +15,9 @@ from spool_folders import SMALL, die, read
 
 from fulcrum_adapters.spool import Spool
 from fulcrum_adapters.sqlite.store import SqliteStore
+from fulcrum_mcp.composition.embedded import recover
 from fulcrum_mcp.composition.folder import open_folder
-from fulcrum_mcp.composition.gateway import DataPlane, build_upstream, open_data_plane, recover, state_keys
+from fulcrum_mcp.composition.gateway import DataPlane, build_upstream, open_data_plane, state_keys
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Amounts, Budget, Match, Reserve, Scope
 from fulcrum_mcp.errors import Invalid
@@ -150,7 +151,7 @@ async def test_what_never_came_back_is_settled_even_while_configuration_cannot_b
 async def test_closing_twice_is_closing_once_and_a_new_plane_finds_nothing_open(tmp_path: Path) -> None:
     async with plane(tmp_path) as opened:
         await opened.close()
-        assert opened.recovered == 0
+        assert opened.stores.recovered == 0
 
 
 def test_state_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
