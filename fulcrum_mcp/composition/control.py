@@ -19,10 +19,8 @@ from fulcrum_adapters.identity import (
     jwks_fetch,
 )
 from fulcrum_adapters.identity.jwks import Fetch
-from fulcrum_adapters.sqlite.budgets import SqliteBudgets
-from fulcrum_adapters.sqlite.control import ControlDatabase
-from fulcrum_adapters.sqlite.keys import SqliteKeys
 from fulcrum_mcp.composition.folder import open_folder, write_once
+from fulcrum_mcp.composition.repositories import Repositories, sqlite_repositories
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys, make_key
 from fulcrum_mcp.control.record import Record, unrecorded
@@ -93,11 +91,16 @@ class FirstKey(NamedTuple):
 
 
 def open_control(
-    settings: Settings, usage: Usage, *, record: Record = unrecorded, fetch_jwks: Fetch | None = None
+    settings: Settings,
+    usage: Usage,
+    *,
+    record: Record = unrecorded,
+    fetch_jwks: Fetch | None = None,
+    repositories: Repositories | None = None,
 ) -> ControlPlane:
-    """Open `DATA/fulcrum.db` and put the use cases on it. Raises `Invalid`, `Unavailable`."""
-    database = ControlDatabase(open_folder(settings.data) / "fulcrum.db")
-    keys, budgets = SqliteKeys(database), SqliteBudgets(database)
+    """Put the use cases on `repositories`, or on `DATA/fulcrum.db`. Raises `Invalid`, `Unavailable`."""
+    stores = repositories or sqlite_repositories(open_folder(settings.data))
+    keys, budgets = stores.keys, stores.budgets
     verifier = ApiKeyVerifier(keys)
     tokens = _tokens(settings.oauth, fetch_jwks)
     anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
@@ -110,7 +113,7 @@ def open_control(
         mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),
         key_repository=keys,
         budget_repository=budgets,
-        close=database.close,
+        close=stores.close,
     )
 
 
