@@ -1,7 +1,7 @@
 # One set of verbs, here and in CI. Needs python3 (>= 3.11) and make; everything else comes from PyPI, with hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test nightly check format build bench profile soak conformance interop clean
+.PHONY: help setup demo up test test-service nightly check format build bench profile soak conformance interop clean
 
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -15,6 +15,7 @@ help:
 	@echo "make demo         a gateway, two real MCP servers and an agent, on your screen in under a minute"
 	@echo "make up           the gateway itself; ARGS='--config mcp.json --policies DIR'"
 	@echo "make test         all tests but the large ones (under 8 minutes on 2 cores)"
+	@echo "make test-service the tests on real Postgres, Valkey and NATS servers"
 	@echo "make nightly      the large ones"
 	@echo "make check        format, lint, types, import contracts"
 	@echo "make build        wheel and sdist, tried in a clean environment"
@@ -38,7 +39,10 @@ up: $(READY)
 	@$(BIN)/fulcrum up $(ARGS)
 
 test: $(READY)
-	$(BIN)/pytest -m "not nightly" $(ARGS)
+	$(BIN)/pytest -m "not nightly and not parts" $(ARGS)
+
+test-service: $(READY)
+	$(BIN)/pytest -m "parts and not nightly" $(ARGS)
 
 nightly: $(READY)
 	$(BIN)/pytest -m nightly --timeout 3600 $(ARGS)
