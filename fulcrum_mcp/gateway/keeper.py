@@ -1,0 +1,148 @@
+"""Keeps a ledger across the network trustworthy: every writer is known to the store, and lost books are rebuilt.
+
+A server that was restarted, emptied or replaced has lost what was reserved and spent; it refuses until its books belong
+to its present run. The books are made from the store, once that holds everything that living writers have written: each
+declares where its chains stand, taken while none of its reservations is on the way. Calls that are still open count as
+spent. Until then whatever needs the ledger is denied.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from fulcrum_mcp.core.books import book_of
+from fulcrum_mcp.core.budget import Budget, BudgetUsage, Match, Operation, Outcome, Remaining, Reserve
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.journal import Journal
+from fulcrum_mcp.ports import BudgetLedger, SharedLedger, WriterRegistry
+
+__all__ = ["FencedLedger", "LedgerKeeper"]
+
+CALM: Final = 1.0
+"""Seconds between two looks at a ledger that serves."""
+URGENT: Final = 0.1
+"""The same while its books are being rebuilt."""
+BEAT: Final = 5.0
+
+_log = structlog.get_logger("fulcrum.keeper")
+
+
+class FencedLedger:
+    """`BudgetLedger` that reserves nothing until its writer is known to the store."""
+
+    quick = False
+
+    def __init__(self, ledger: BudgetLedger) -> None:
+        self._ledger = ledger
+        self.open_to_reserve = False
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
+        """See `BudgetLedger`."""
+        if not self.open_to_reserve and any(isinstance(operation, Reserve) for operation in operations):
+            raise Unavailable("this gateway is not known to the store yet; check Postgres, and send the call again")
+        return self._ledger.apply(operations)
+
+    def usage(self, budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
+        """See `BudgetLedger`."""
+        return self._ledger.usage(budgets, at)
+
+    def peek(self, matches: Sequence[Match], at: int) -> Sequence[Remaining]:
+        """See `BudgetLedger`."""
+        return self._ledger.peek(matches, at)
+
+    def open(self, writer: str) -> Sequence[tuple[str, int]]:
+        """See `BudgetLedger`."""
+        return self._ledger.open(writer)
+
+
+class LedgerKeeper:
+    """One for each journal. `start` it on the journal's loop."""
+
+    def __init__(
+        self,
+        ledger: SharedLedger,
+        fence: FencedLedger,
+        registry: WriterRegistry,
+        journal: Journal,
+        budgets: Callable[[], Sequence[Budget]],
+    ) -> None:
+        self._ledger = ledger
+        self._fence = fence
+        self._registry = registry
+        self._journal = journal
+        self._budgets = budgets
+        self._declared: tuple[str, str] | None = None
+        self._beat_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self.waiting: str | None = "it was not asked yet"
+        """Why the ledger does not serve; None when it does."""
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                waiting = await self.turn()
+            except Unavailable as fault:
+                waiting = str(fault)
+            except Exception as fault:  # noqa: BLE001 - keeping must not end while the gateway runs; calls are denied meanwhile
+                _log.exception("ledger not kept")
+                waiting = f"the ledger cannot be kept: {fault}"
+            if waiting != self.waiting:
+                if waiting is None:
+                    _log.info("ledger serves")
+                else:
+                    _log.warning("ledger does not serve", reason=waiting)
+                self.waiting = waiting
+            await asyncio.sleep(CALM if waiting is None else URGENT)
+
+    async def turn(self) -> str | None:
+        """Declare, beat, rebuild: whatever is due. Why the ledger does not serve yet, or None. Raises `Unavailable`."""
+        epoch, valid = await asyncio.to_thread(self._ledger.epoch)
+        writer = self._journal.writer
+        if self._declared != (writer, epoch):
+            heads = await self._journal.heads()
+            await asyncio.to_thread(self._registry.declare, writer, epoch, heads, now_ns())
+            self._declared = (writer, epoch)
+            self._fence.open_to_reserve = True
+        if time.monotonic() - self._beat_at > BEAT:
+            self._beat_at = time.monotonic()
+            beating = asyncio.to_thread(self._registry.beat, writer, now_ns())
+            if valid:
+                with contextlib.suppress(Unavailable):  # the ledger serves without the store; it is told there
+                    await beating
+            else:
+                await beating
+        if valid:
+            return None
+        return await asyncio.to_thread(self._rebuild, epoch)
+
+    def _rebuild(self, epoch: str) -> str | None:
+        missing = self._registry.missing(epoch, now_ns())
+        if missing:
+            return f"its books are being rebuilt: {missing[0]}"
+        at = now_ns()
+        budgets = self._budgets()
+        books = self._registry.books(budgets, at)
+        if self._ledger.rebuild(epoch, book_of(books, budgets), books.past, at):
+            _log.warning("ledger rebuilt", places=len(books.spent), open=len(books.unsettled))
+            return None
+        return "its books are being rebuilt by another gateway"
+
+    async def close(self, *, retire: bool) -> None:
+        """Stop. `retire`: everything this writer wrote is in the store, so that nobody need wait for it. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+            if retire:
+                with contextlib.suppress(Unavailable):
+                    await asyncio.to_thread(self._registry.retire, self._journal.writer)

@@ -1,0 +1,110 @@
+"""A ledger that lost its books serves again only when the store has everything that living writers wrote."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from live_stream import until
+
+from fulcrum_adapters.memory.audit import MemoryAuditLog
+from fulcrum_adapters.memory.shared import MemoryRegistry, MemorySharedLedger
+from fulcrum_mcp.core.audit import RecordDraft
+from fulcrum_mcp.core.books import Books, Place, Spent, Unsettled
+from fulcrum_mcp.core.budget import Amounts, Budget, Commit, Match, Refused, Reserve, Reserved, Scope
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway.ids import new_id, now_ns
+from fulcrum_mcp.gateway.journal import Journal
+from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
+
+TEN = Budget("b1", "acme", "ten", Scope("tenant"), {"calls": 10}, period="infinite")
+PLACE = Place("acme", "b1", "acme", 0)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.ledger = MemorySharedLedger()
+        self.registry = MemoryRegistry()
+        self.log = MemoryAuditLog("w1")
+        self.fence = FencedLedger(self.ledger)
+        self.journal = Journal(self.fence, self.log)
+        self.keeper = LedgerKeeper(self.ledger, self.fence, self.registry, self.journal, lambda: [TEN])
+
+
+@pytest.fixture
+async def rig() -> AsyncIterator[Rig]:
+    made = Rig()
+    yield made
+    await made.keeper.close(retire=True)
+    await made.journal.close()
+
+
+def reserve(call: str) -> Reserve:
+    return Reserve(call, 0, "acme", "w1", (Match(TEN, "acme"),), Amounts(1), now_ns(), 90)
+
+
+async def test_nothing_is_reserved_before_the_writer_is_known(rig: Rig) -> None:
+    rig.ledger.rebuild("1", rig.ledger._book, Books(0).past, 0)
+    with pytest.raises(Unavailable, match="not known to the store"):
+        rig.fence.apply([reserve("a")])
+    assert await rig.keeper.turn() is None
+    assert isinstance(rig.fence.apply([reserve("a")])[0], Reserved)
+
+
+async def test_an_empty_installation_begins_with_empty_books(rig: Rig) -> None:
+    assert await rig.keeper.turn() is None
+    assert isinstance(rig.fence.apply([reserve("a")])[0], Reserved)
+
+
+async def test_lost_books_wait_for_every_living_writer_and_for_the_store(rig: Rig) -> None:
+    assert await rig.keeper.turn() is None
+    rig.log.append([RecordDraft(new_id(), "acme", "t", "s", now_ns(), b"{}")] * 3)
+    rig.registry.beat("w2", now_ns())
+    rig.registry.beat("w3", now_ns() - 61 * 10**9)
+    rig.ledger.lose()
+    with pytest.raises(Unavailable, match="rebuilt"):
+        rig.fence.apply([reserve("b")])
+    assert "chain w1.acme is not stored up to 3" in (await rig.keeper.turn() or "")
+    rig.registry.stored["w1.acme"] = 2
+    assert "w1.acme" in (await rig.keeper.turn() or "")
+    rig.registry.stored["w1.acme"] = 3
+    assert "writer w2 has not said" in (await rig.keeper.turn() or "")
+    rig.registry.declare("w2", "2", {}, now_ns())
+    assert await rig.keeper.turn() is None
+
+
+async def test_open_calls_count_as_spent_until_they_tell_their_cost(rig: Rig) -> None:
+    rig.registry.known = Books(
+        0, (Spent(PLACE, Amounts(6)),), (Unsettled("open", 0, "acme", "w1", Amounts(3), (PLACE,)),)
+    )
+    assert await rig.keeper.turn() is None
+    assert isinstance(rig.fence.apply([reserve("a")])[0], Reserved)
+    assert isinstance(rig.fence.apply([reserve("b")])[0], Refused)
+    rig.fence.apply([Commit("open", 0, Amounts(1), now_ns())])
+    outcomes = rig.fence.apply([reserve("c"), reserve("d"), reserve("e")])
+    assert [isinstance(outcome, Reserved) for outcome in outcomes] == [True, True, False]
+
+
+async def test_the_keeper_rebuilds_by_itself_and_calls_are_denied_meanwhile(rig: Rig) -> None:
+    rig.journal.start()
+    rig.keeper.start()
+    await until(lambda: rig.keeper.waiting is None, "the ledger serves")
+    rig.ledger.lose()
+    rig.registry.beat("w2", now_ns())
+    with pytest.raises(Unavailable):
+        await rig.journal.admit(
+            reserve("a"), lambda _: RecordDraft(new_id(), "acme", "t", "s", 1, b"{}"), lambda _: None
+        )
+    await until(lambda: rig.keeper.waiting is not None, "the ledger waits")
+    rig.registry.retire("w2")
+    await until(lambda: rig.keeper.waiting is None, "the ledger serves")
+    admitted = rig.journal.admit(
+        reserve("a"), lambda _: RecordDraft(new_id(), "acme", "t", "s", 1, b"{}"), lambda _: None
+    )
+    assert isinstance(await asyncio.wait_for(admitted, 5), Reserved)
