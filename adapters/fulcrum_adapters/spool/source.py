@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 
 from fulcrum_adapters.spool.folder import Folder, Place, folders
-from fulcrum_adapters.spool.frames import HEADER, INPUTS, MAX_PAYLOAD, RECORD, read_frame, resync, split
+from fulcrum_adapters.spool.frames import read_frame
 from fulcrum_adapters.spool.spool import Spool
+from fulcrum_mcp.core.frames import HEADER, INPUTS, MAX_PAYLOAD, RECORD, resync, split
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import SpoolChunk, SpoolPosition
 

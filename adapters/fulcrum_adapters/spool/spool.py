@@ -15,9 +15,9 @@ from typing import NamedTuple, Self
 
 from fulcrum_adapters.spool.config import SpoolConfig
 from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place, folders, new_folder, sync_directory
-from fulcrum_adapters.spool.frames import INPUTS, MAX_PAYLOAD, RECORD, frame
 from fulcrum_adapters.spool.takeover import Standing, examine, snapshot
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
+from fulcrum_mcp.core.frames import INPUTS, MAX_PAYLOAD, RECORD, frame
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import OpenCall
 

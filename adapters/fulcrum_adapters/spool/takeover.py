@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from fulcrum_adapters.spool.folder import NOWHERE, Folder, Place
-from fulcrum_adapters.spool.frames import RECORD, SNAPSHOT, frame, read_frame, resync, split
+from fulcrum_adapters.spool.frames import read_frame
+from fulcrum_mcp.core.frames import RECORD, SNAPSHOT, frame, resync, split
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import OpenCall
 
