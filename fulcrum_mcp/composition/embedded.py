@@ -13,9 +13,10 @@ from fulcrum_mcp.composition.stores import Stores
 from fulcrum_mcp.core.budget import Commit
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.records import outcome_unknown_draft
+from fulcrum_mcp.ports import BudgetLedger
 from fulcrum_mcp.settings import Settings
 
-__all__ = ["open_embedded", "recover"]
+__all__ = ["finish_dead", "open_embedded", "recover"]
 
 
 def open_embedded(settings: Settings) -> Stores:
@@ -43,17 +44,22 @@ def recover(folder: Path, spool: Spool | None, config: SpoolConfig) -> int:
     `spool`: this process's own, taken over from a dead one perhaps; None for a later look at the others.
     """
     store = SqliteStore(folder / "ledger.db", create=spool is not None)
-    count = 0
     try:
-        for dead in itertools.chain(() if spool is None else (spool,), Spool.orphans(folder / "spool", config)):
-            open_calls = dead.open_calls
-            left = store.ledger.open(dead.writer)
-            if left:
-                store.ledger.apply([Commit(call, leg, None, now_ns()) for call, leg in left])
-            drafts = [outcome_unknown_draft(item.tenant, msgspec.json.decode(item.data)) for item in open_calls]
-            if drafts:
-                dead.append(drafts)
-            count += len(drafts)
+        return finish_dead(folder / "spool", spool, config, store.ledger)
     finally:
         store.close()
+
+
+def finish_dead(root: Path, spool: Spool | None, config: SpoolConfig, ledger: BudgetLedger) -> int:
+    """As `recover`, with the ledger that holds their reservations. Raises `Unavailable`: then try again."""
+    count = 0
+    for dead in itertools.chain(() if spool is None else (spool,), Spool.orphans(root, config)):
+        open_calls = dead.open_calls
+        left = ledger.open(dead.writer)
+        if left:
+            ledger.apply([Commit(call, leg, None, now_ns()) for call, leg in left])
+        drafts = [outcome_unknown_draft(item.tenant, msgspec.json.decode(item.data)) for item in open_calls]
+        if drafts:
+            dead.append(drafts)
+        count += len(drafts)
     return count
