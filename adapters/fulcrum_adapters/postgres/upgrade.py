@@ -1,0 +1,151 @@
+"""Bringing the schema up to date: forward only, all steps in one transaction, behind a lock that replicas share."""
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from fulcrum_adapters.postgres.config import PostgresConfig
+from fulcrum_adapters.postgres.database import Connection, connect
+from fulcrum_adapters.postgres.faults import translated
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["SchemaState", "check", "state", "upgrade"]
+
+_LOCK = 0x66756C6372756D
+"""`fulcrum` in ASCII, the number of the advisory lock."""
+_PAUSE = 0.1
+_OLDEST = 160_000
+_TABLE = "schema_revision"
+
+
+class SchemaState(NamedTuple):
+    """Where a database stands; None: nothing of ours is there."""
+
+    found: str | None
+    latest: str
+    server: str
+    """The server's version."""
+
+    @property
+    def current(self) -> bool:
+        """It is as this Fulcrum needs it."""
+        return self.found == self.latest
+
+
+def state(config: PostgresConfig) -> SchemaState:
+    """What is there. Raises `Unavailable`, also where the schema is newer than this Fulcrum."""
+    connection = connect(config)
+    with closing(connection):
+        try:
+            return _look(connection, config)
+        except psycopg.Error as exc:
+            raise translated(exc, config, silent=connection.silent) from exc
+
+
+def check(config: PostgresConfig) -> None:
+    """Raises `Unavailable` unless the schema is the one that this Fulcrum needs."""
+    found = state(config)
+    if not found.current:
+        raise Unavailable(
+            f"postgres {config.place}: the schema is {found.found or 'missing'}, this Fulcrum needs {found.latest}; "
+            "run fulcrum db upgrade, or set [postgres] migrate = true."
+        )
+
+
+def upgrade(config: PostgresConfig, *, patience: float = 60.0) -> tuple[SchemaState, SchemaState]:
+    """Do what is missing, all of it or nothing; what was there before, and what is there now.
+
+    `patience`: seconds for each statement, and for another process that does the same. Raises `Unavailable`.
+    """
+    connection = connect(config, autocommit=False)
+    with closing(connection):
+        try:
+            before = _look(connection, config)
+            if before.current:
+                return before, before
+            connection.rollback()
+            connection.patience = patience
+            return _upgrade(connection, config, patience)
+        except DBAPIError as exc:
+            error = exc.orig if isinstance(exc.orig, psycopg.Error) else psycopg.OperationalError(type(exc).__name__)
+            raise translated(error, config, silent=connection.silent) from exc
+        except psycopg.Error as exc:
+            raise translated(exc, config, silent=connection.silent) from exc
+        except Unavailable as exc:
+            said = str(exc)
+            raise Unavailable(said if said.startswith("postgres ") else f"postgres {config.place}: {said}") from exc
+
+
+def _upgrade(connection: Connection, config: PostgresConfig, patience: float) -> tuple[SchemaState, SchemaState]:
+    """Alembic on our own connection and inside one transaction, which also holds the lock."""
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connection, poolclass=NullPool, use_native_hstore=False
+    )
+    with engine.connect() as bind, bind.begin():
+        connection.execute("SET LOCAL statement_timeout = 0")
+        _wait_for_lock(connection, config, patience)
+        before = _look(connection, config)
+        if not before.current:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS fulcrum")
+            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+            scripts = _scripts()
+
+            def steps(found: Any, _: Any) -> Any:
+                return scripts._upgrade_revs("head", found)  # noqa: SLF001 (Alembic's recipe for a caller's connection)
+
+            with EnvironmentContext(Config(), scripts, fn=steps) as environment:
+                environment.configure(connection=bind, version_table=_TABLE, version_table_schema="fulcrum")
+                environment.run_migrations()
+        return before, before._replace(found=before.latest)
+
+
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return ScriptDirectory.from_config(config)
+
+
+def _look(connection: Connection, config: PostgresConfig) -> SchemaState:
+    scripts = _scripts()
+    latest = scripts.get_current_head()
+    assert latest is not None
+    if connection.info.server_version < _OLDEST:
+        version = connection.info.parameter_status("server_version")
+        raise Unavailable(f"postgres {config.place}: version {version} is too old; Fulcrum needs 16 or newer.")
+    (there,) = connection.execute("SELECT to_regclass('fulcrum.schema_revision') IS NOT NULL").fetchone() or (False,)
+    found = None
+    if there:
+        row = connection.execute("SELECT version_num FROM fulcrum.schema_revision").fetchone()
+        found = str(row[0]) if row else None
+    known = {script.revision for script in scripts.walk_revisions()}
+    if found is not None and found not in known:
+        raise Unavailable(
+            f"postgres {config.place}: the schema is {found}, written by a newer Fulcrum (this one knows {latest}); "
+            "start that one. Nothing was changed."
+        )
+    return SchemaState(found, latest, connection.info.parameter_status("server_version") or "")
+
+
+def _wait_for_lock(connection: Connection, config: PostgresConfig, patience: float) -> None:
+    """Until the end of our transaction nobody else upgrades this database."""
+    deadline = time.monotonic() + patience
+    while True:
+        row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
+        if row is not None and row[0]:
+            return
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                f"postgres {config.place}: another process has been upgrading it for {patience:.0f} s; "
+                "wait for it to end, or see what it does."
+            )
+        time.sleep(_PAUSE)
