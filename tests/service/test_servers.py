@@ -167,9 +167,8 @@ def test_sentinel_makes_the_replica_the_primary(program: Program, tmp_path: Path
         redis.Redis(port=sentinel.port) as asked,
         redis.Redis.from_url(two.url) as replica,
     ):
-        assert (
-            asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.service)[1] == str(one.port).encode()
-        )
+        told: Any = asked.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", sentinel.service)
+        assert told[1] == str(one.port).encode()
         _until(lambda: asked.execute_command("SENTINEL", "REPLICAS", sentinel.service), "the replica is known")
         _until(lambda: replica.info("replication")["master_link_status"] == "up", "the replica follows")
         one.kill()
