@@ -263,13 +263,14 @@ def test_server_that_is_away_is_seen_as_a_reset_and_works_when_it_is_back(echo: 
 
 def test_faults_can_follow_each_other_under_load(proxy: FaultProxy) -> None:
     """Whatever comes back is a prefix of what was sent, and after healing new connections work."""
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: proxy.latency(0.01),
         lambda: proxy.slice(100, 0.0),
         proxy.reset,
         proxy.blackhole,
         proxy.refuse,
-    ):
+    ]
+    for change in changes:
         sent = TEXT * 20
         with contextlib.suppress(OSError), connected(proxy) as connection:
             connection.settimeout(BRIEF)
