@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["PolicyInfo", "PolicyModule", "PolicySource", "Problem", "source_digest"]
+__all__ = [
+    "PolicyInfo",
+    "PolicyModule",
+    "PolicySource",
+    "Problem",
+    "parse_source_text",
+    "source_digest",
+    "source_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +69,15 @@ def source_digest(source: PolicySource) -> str:
     modules = sorted((module.path, module.source) for module in source.modules)
     text = json.dumps([modules, source.data], sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def source_text(source: PolicySource) -> tuple[str, str]:
+    """How stores keep it: modules as a JSON array of [path, source], data as a JSON object; ASCII."""
+    modules = [[module.path, module.source] for module in source.modules]
+    return json.dumps(modules), json.dumps(source.data)
+
+
+def parse_source_text(name: str, modules: str, data: str) -> PolicySource:
+    """What `source_text` made of a set."""
+    pairs = json.loads(modules)
+    return PolicySource(tuple([PolicyModule(path, text) for path, text in pairs]), json.loads(data), name)

@@ -1,4 +1,4 @@
-"""The counter that tells a snapshot that keys or budgets have changed."""
+"""The counter that tells a snapshot that something has changed."""
 
 __all__ = ["MemoryRevision"]
 

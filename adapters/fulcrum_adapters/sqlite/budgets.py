@@ -9,7 +9,7 @@ from fulcrum_adapters.sqlite.control import ControlDatabase
 from fulcrum_mcp.core.budget import Budget, Rate, Scope
 from fulcrum_mcp.errors import Conflict, NotFound
 
-__all__ = ["SqliteBudgets"]
+__all__ = ["SqliteBudgets", "read_budgets"]
 
 _COLUMNS = (
     "id, tenant, name, scope_kind, scope_id, limits, period, action, thresholds, timezone,"
@@ -53,13 +53,7 @@ class SqliteBudgets:
 
     def list(self, tenant: str | None) -> Sequence[Budget]:
         """By name; None: of all tenants."""
-        rows = self._database.read(
-            lambda connection: connection.execute(
-                f"SELECT {_COLUMNS} FROM budgets WHERE ?1 IS NULL OR tenant = ?1 ORDER BY name, tenant",  # noqa: S608 (fixed text)
-                (tenant,),
-            ).fetchall()
-        )
-        return [_budget(row) for row in rows]
+        return self._database.read(lambda connection: read_budgets(connection, tenant))
 
     def delete(self, tenant: str, budget_id: str) -> None:
         """Raises `NotFound`."""
@@ -72,8 +66,17 @@ class SqliteBudgets:
         self._database.change(act)
 
     def revision(self) -> int:
-        """Grows with every change of keys or budgets by any process that shares the file."""
+        """Grows with every change by any process that shares the file."""
         return self._database.revision()
+
+
+def read_budgets(connection: Connection, tenant: str | None) -> tuple[Budget, ...]:
+    """By name; None: of all tenants."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM budgets WHERE ?1 IS NULL OR tenant = ?1 ORDER BY name, tenant",  # noqa: S608 (fixed text)
+        (tenant,),
+    )
+    return tuple([_budget(row) for row in rows])
 
 
 def _budget(row: Sequence[Any]) -> Budget:

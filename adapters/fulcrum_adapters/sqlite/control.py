@@ -10,13 +10,13 @@ from fulcrum_adapters.sqlite.connect import WalDatabase
 from fulcrum_adapters.sqlite.control_schema import SCHEMA, VERSION
 from fulcrum_mcp.errors import Unavailable
 
-__all__ = ["ControlDatabase"]
+__all__ = ["ControlDatabase", "read_revision"]
 
 T = TypeVar("T")
 
 
 class ControlDatabase:
-    """Short transactions on keys and budgets; each change moves the revision in the same transaction."""
+    """Short transactions; each change moves the revision in the same transaction."""
 
     def __init__(self, path: Path, *, busy_timeout: float = 5.0) -> None:
         self._database = WalDatabase(
@@ -37,6 +37,18 @@ class ControlDatabase:
 
         return self._run(work)
 
+    def look(self, ask: Callable[[Connection], T]) -> T:
+        """As `read`, all of it from one moment."""
+
+        def work(connection: Connection) -> T:
+            connection.execute("BEGIN")
+            try:
+                return ask(connection)
+            finally:
+                connection.execute("ROLLBACK")
+
+        return self.read(work)
+
     def change(self, act: Callable[[Connection], T]) -> T:
         """Run `act` in one transaction that also moves the revision. Raises `Unavailable`."""
 
@@ -50,8 +62,7 @@ class ControlDatabase:
 
     def revision(self) -> int:
         """Grows with each change by any process."""
-        found: int = self.read(lambda connection: connection.execute("SELECT value FROM revision").fetchone())[0]
-        return found
+        return self.read(read_revision)
 
     def _run(self, work: Callable[[], T]) -> T:
         try:
@@ -66,3 +77,9 @@ class ControlDatabase:
             self._closed = True
             self._thread.submit(self._database.close).result()
             self._thread.shutdown()
+
+
+def read_revision(connection: Connection) -> int:
+    """As it stands in this transaction."""
+    found: int = connection.execute("SELECT value FROM revision").fetchone()[0]
+    return found
