@@ -62,6 +62,9 @@ class Exchange:
         governed = method in GOVERNED or method not in KNOWN
         self.counted[method if method in KNOWN or method in GOVERNED else "other"] += 1
         pending = self._pending(incoming, message)
+        tracer = self.settler.tracer
+        if tracer is not None and governed:
+            incoming, message, pending.trace = tracer.begin(incoming, message)
         session = None if incoming.modern else incoming.session
         if session is not None:
             if pending.request_id in session.open or len(session.open) >= _MAX_OPEN:
@@ -209,7 +212,7 @@ class Exchange:
             reply = await self.upstream.send(self._outgoing(incoming, message))
             if not reply.streams or reply.status in _CHALLENGES:
                 answer = await self._single(pending, reply)
-                answer.timings = _timings(ticket, began)
+                answer.timings = self._timings(ticket, began)
                 return answer
         except UpstreamFailed as fault:
             if ticket is not None:
@@ -234,9 +237,16 @@ class Exchange:
             close=relay.close,
             headers=_passed(reply),
             detached=not pending.modern,
-            timings=_timings(ticket, began),
+            timings=self._timings(ticket, began),
             upstream=reply,
         )
+
+    def _timings(self, ticket: Ticket | None, began: int) -> tuple[tuple[str, int], ...]:
+        upstream = (time.perf_counter_ns() - began) // 1000
+        if ticket is None:
+            return (("upstream", upstream),)
+        self.settler.figures.stage("upstream", upstream)
+        return (("policy", ticket.timings[0]), ("journal", ticket.timings[1]), ("upstream", upstream))
 
     async def _single(self, pending: Pending, reply: UpstreamReply) -> Answer:
         """An answer that is one body."""
@@ -273,10 +283,3 @@ def _passed(reply: UpstreamReply) -> list[tuple[str, str]]:
 
 def _unreachable(why: str) -> Answer:
     return Answer(_BAD_GATEWAY, error_message(None, UPSTREAM_FAILED, why))
-
-
-def _timings(ticket: Ticket | None, began: int) -> tuple[tuple[str, int], ...]:
-    upstream = (time.perf_counter_ns() - began) // 1000
-    if ticket is None:
-        return (("upstream", upstream),)
-    return (("policy", ticket.timings[0]), ("journal", ticket.timings[1]), ("upstream", upstream))

@@ -1,5 +1,6 @@
 """The gate: from a client's request to a ticket, or to the answer that refuses it."""
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,9 +83,17 @@ class Gate:
             leg=resumed.leg,
             responses=params.get("inputResponses"),
         )
+        began = time.perf_counter_ns()
         judged = await self._judge(call, pending, resumed.root)
+        settler = self.governor.settler
         if isinstance(judged, Denial):
+            settler.figures.denied(call.server, method, judged.effect, judged.reasons[0].code)
+            if settler.tracer is not None and pending.trace is not None:
+                settler.tracer.denied(pending.trace, call, judged, time.perf_counter_ns() - began)
             return self._denied(incoming, message, pending, judged)
+        judged.trace = pending.trace
+        settler.figures.stage("policy", judged.timings[0])
+        settler.figures.stage("journal", judged.timings[1])
         pending.ticket = judged
         return message
 

@@ -6,6 +6,7 @@ from fulcrum_mcp.core.call import Context, Principal
 from fulcrum_mcp.gateway.catalog import ToolEntry
 from fulcrum_mcp.gateway.snapshot import Snapshot
 from fulcrum_mcp.gateway.ticket import Ticket
+from fulcrum_mcp.gateway.trace import Trace
 
 __all__ = ["Pending", "owner_of"]
 
@@ -29,6 +30,7 @@ class Pending:
     task: str | None = None
     """The task that a tasks/* request names."""
     cancelled: bool = False
+    trace: Trace | None = None
     lost_at: float | None = None
     """When its stream ended without an answer (monotonic seconds); another stream may still bring it."""
 

@@ -10,11 +10,13 @@ from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.core.redact import redact
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.denial import Denial, told
+from fulcrum_mcp.gateway.figures import Figures
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.policy_input import with_result
 from fulcrum_mcp.gateway.records import finished_draft
 from fulcrum_mcp.gateway.ticket import FREE, Judged, Ticket, amounts_of, subject_of
+from fulcrum_mcp.gateway.tracing import Tracer
 from fulcrum_mcp.gateway.wire import WireError, decode_strict, encode
 from fulcrum_mcp.ports import History
 
@@ -28,6 +30,9 @@ class Settler:
         self._journal = journal
         self._history = history
         self._mac_key = mac_key
+        self.figures = Figures()
+        self.tracer: Tracer | None = None
+        """None: calls are not traced."""
 
     async def inspect(self, ticket: Ticket, result: bytes) -> Judged:
         """Phase `result`: judge what came back; taints are durable when this returns. A fault withholds it."""
@@ -112,6 +117,9 @@ class Settler:
     ) -> Callable[[], RecordDraft]:
         call = ticket.call
         elapsed_us = (time.perf_counter_ns() - ticket.started_ns) // 1000
+        self.figures.ended(call.server, call.method, outcome, elapsed_us)
+        if self.tracer is not None and ticket.trace is not None:
+            self.tracer.ended(ticket.trace, call, ticket.decision_id, outcome, elapsed_us, ticket.timings)
         cost: Mapping[str, int] = ticket.decision.cost
         if judged is not None and judged.cost is not None:
             cost = judged.cost

@@ -9,6 +9,7 @@ from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Redaction
 from fulcrum_mcp.gateway.denial import Denial
 from fulcrum_mcp.gateway.snapshot import Snapshot
+from fulcrum_mcp.gateway.trace import Trace
 
 __all__ = ["FREE", "Judged", "Ticket", "amounts_of", "scopes_of", "subject_of"]
 
@@ -30,6 +31,7 @@ class Ticket:
         "spent",
         "started_ns",
         "timings",
+        "trace",
     )
 
     def __init__(self, call: Call, snapshot: Snapshot, decision: Decision, decision_id: str, document: bytes) -> None:
@@ -47,6 +49,7 @@ class Ticket:
         self.started_ns = 0
         self.timings: tuple[int, int] = (0, 0)
         """Microseconds for deciding, and for reserving and recording."""
+        self.trace: Trace | None = None
 
     @property
     def inspects(self) -> bool:

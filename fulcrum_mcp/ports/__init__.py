@@ -23,6 +23,7 @@ from fulcrum_mcp.ports.reading import AuditQuery, AuditReader, DecisionRecord, S
 from fulcrum_mcp.ports.spool import SpoolChunk, SpoolPosition, SpoolSource
 from fulcrum_mcp.ports.store import AuditStore, StoreBatch, StoreState
 from fulcrum_mcp.ports.stream import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel, StreamLag
+from fulcrum_mcp.ports.telemetry import Span, SpanSink
 from fulcrum_mcp.ports.upstream import ServerSentEvent, Upstream, UpstreamReply, UpstreamRequest
 
 __all__ = [
@@ -57,6 +58,8 @@ __all__ = [
     "ServerSentEvent",
     "SharedLedger",
     "Signer",
+    "Span",
+    "SpanSink",
     "Spend",
     "SpoolChunk",
     "SpoolPosition",
