@@ -23,7 +23,7 @@ from fulcrum_mcp.ports.reading import AuditQuery, AuditReader, DecisionRecord, S
 from fulcrum_mcp.ports.spool import SpoolChunk, SpoolPosition, SpoolSource
 from fulcrum_mcp.ports.store import AuditStore, StoreBatch, StoreState
 from fulcrum_mcp.ports.stream import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel, StreamLag
-from fulcrum_mcp.ports.telemetry import Span, SpanSink
+from fulcrum_mcp.ports.telemetry import Buckets, Metric, Point, Span, SpanSink
 from fulcrum_mcp.ports.upstream import ServerSentEvent, Upstream, UpstreamReply, UpstreamRequest
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "AuditReader",
     "AuditStore",
     "AuditStream",
+    "Buckets",
     "BudgetLedger",
     "BudgetRepository",
     "Chains",
@@ -51,8 +52,10 @@ __all__ = [
     "KeyRepository",
     "Leadership",
     "Link",
+    "Metric",
     "OpenCall",
     "Parcel",
+    "Point",
     "PolicyEngine",
     "PolicyRepository",
     "ServerSentEvent",

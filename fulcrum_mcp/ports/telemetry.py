@@ -1,9 +1,9 @@
-"""Where spans go."""
+"""Where spans and figures go."""
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["Span", "SpanSink"]
+__all__ = ["Buckets", "Metric", "Point", "Span", "SpanSink"]
 
 
 class Span(NamedTuple):
@@ -31,3 +31,28 @@ class SpanSink(Protocol):
     def export(self, spans: list[Span]) -> None:
         """The spans of one call."""
         ...
+
+
+class Buckets(NamedTuple):
+    """A histogram: how many fell between two bounds (not cumulated; one more than bounds), and their sum."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    total: float
+
+
+class Point(NamedTuple):
+    """A figure under its labels."""
+
+    labels: Mapping[str, str]
+    value: float | Buckets
+
+
+class Metric(NamedTuple):
+    """A family of figures as they stand now; counters only grow while the process lives."""
+
+    name: str
+    """As in docs/reference/metrics.md, without the `_total` of counters."""
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    points: Sequence[Point]
