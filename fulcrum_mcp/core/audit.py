@@ -113,6 +113,11 @@ class RecordHead:
     prev: str
     hash: str
     whole: bool
+    subject: str
+    time: str
+    """`YYYY-MM-DDThh:mm:ss.uuuuuuZ`; digits are where digits must be, more is not known of it."""
+    data: tuple[int, int]
+    """Where in the line its `data` stands; not looked at."""
 
 
 _STRING = rb'"([ !#-\[\]-~]*(?:\\["\\/bfnrtu][ !#-\[\]-~]*)*)"'
@@ -125,7 +130,7 @@ _HEAD = re.compile(
     + _STRING
     + rb',"subject":'
     + _STRING
-    + rb',"time":"[0-9T:.-]{26}Z","tenant":'
+    + rb',"time":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z)","tenant":'
     + _STRING
     + rb',"chain":'
     + _STRING
@@ -157,8 +162,10 @@ def parse_record(line: bytes) -> RecordHead | None:
         return None
     found = foot[1].decode("ascii")
     try:
-        record_id, _source, record_type, _subject, tenant, chain = map(_unquote, head.groups()[:6])
+        record_id, _source, record_type, subject, time, tenant, chain = map(_unquote, head.groups()[:7])
     except ValueError:  # a \\u without its digits
         return None
-    prev = head[8].decode("ascii")
-    return RecordHead(record_id, record_type, tenant, chain, int(head[7]), prev, found, record_hash(line) == found)
+    prev = head[9].decode("ascii")
+    whole = record_hash(line) == found
+    data = (head.end(), len(line) - _TAIL)
+    return RecordHead(record_id, record_type, tenant, chain, int(head[8]), prev, found, whole, subject, time, data)

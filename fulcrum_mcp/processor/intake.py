@@ -6,12 +6,11 @@ no record at all is kept with the fault. Nothing is ever dropped.
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
-from fulcrum_mcp.core.audit import GENESIS
-from fulcrum_mcp.core.checkpoint import ChainState, checkpoint_line, line_hash
+from fulcrum_mcp.core.checkpoint import ChainState
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import AuditStore, Signer, SpoolChunk, SpoolPosition, SpoolSource, StoreBatch
+from fulcrum_mcp.processor.checkpoints import sign_checkpoints, unsigned_records
 from fulcrum_mcp.processor.columns import read_record, row_of
 
 __all__ = ["BREATH", "Intake"]
@@ -48,7 +47,7 @@ class Intake:
         self._touched: set[str] = set()
         self.blocked: dict[str, str] = {}
         """Writers whose spool cannot be read, and why."""
-        self.unsigned = sum(state.size - state.signed for state in self._state.chains.values())
+        self.unsigned = unsigned_records(self._state)
         """Records that no checkpoint covers yet."""
 
     def step(self) -> list[str] | None:
@@ -85,23 +84,11 @@ class Intake:
 
     def sign(self) -> int:
         """One checkpoint for every tenant with records that none covers; how many."""
-        tenants = {state.tenant for state in self._state.chains.values() if state.size != state.signed}
-        batch = StoreBatch()
-        self._touched.clear()
-        now = datetime.fromtimestamp(self._clock() / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for tenant in sorted(tenants):
-            number, prev = self._state.checkpoints.get(tenant, (0, GENESIS))
-            states = [state for state in self._state.chains.values() if state.tenant == tenant]
-            key, sign = self._signer.key_id, self._signer.sign
-            line = checkpoint_line(tenant, number + 1, prev, states, time=now, key=key, sign=sign)
-            batch.checkpoints.append((tenant, number + 1, line))
-            self._state.checkpoints[tenant] = (number + 1, line_hash(line))
-            for state in states:
-                state.signed = state.size
-                self._touched.add(state.chain)
-        if batch.checkpoints:
-            self._commit(batch)
+        batch = sign_checkpoints(self._state, self._signer, self._clock())
         self.unsigned = 0
+        if batch is None:
+            return 0
+        self._store.add(batch)
         return len(batch.checkpoints)
 
     def tidy(self, retention_us: int, *, all_writers: bool = False) -> None:

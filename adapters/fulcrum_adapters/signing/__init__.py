@@ -1,5 +1,6 @@
 """Keys of the audit trail: what signs checkpoints and manifests, and what arguments are digested under."""
 
 from fulcrum_adapters.signing.audit_keys import AuditKeys, PublicKey
+from fulcrum_adapters.signing.given_keys import GivenKeys
 
-__all__ = ["AuditKeys", "PublicKey"]
+__all__ = ["AuditKeys", "GivenKeys", "PublicKey"]

@@ -35,7 +35,7 @@ class PublicKey:
     """What a verifier needs: the public half, and the name it goes by."""
 
     def __init__(self, key: Ed25519PublicKey) -> None:
-        self._key = key
+        self.public = key
         raw = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
         self.key_id = hashlib.sha256(raw).hexdigest()[:16]
 
@@ -59,7 +59,7 @@ class PublicKey:
     def check(self, message: bytes, signature: bytes) -> bool:
         """See `Signer`."""
         try:
-            self._key.verify(signature, message)
+            self.public.verify(signature, message)
         except InvalidSignature:
             return False
         return True

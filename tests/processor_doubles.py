@@ -1,0 +1,223 @@
+"""The archive and the stream of an installation in memory, unkind: any order, any number of times, lost answers."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from fulcrum_adapters.memory.audit import MemoryAuditStore
+from fulcrum_mcp.core.audit import ChainWriter, RecordDraft
+from fulcrum_mcp.core.frames import INPUTS, RECORD, frame
+from fulcrum_mcp.errors import Conflict, Unavailable
+from fulcrum_mcp.ports import ArchivedRecord, DeadLetter, Link, Parcel, StoreBatch, StoreState, StreamLag
+
+__all__ = ["Feed", "Rig", "SmallArchive", "Turns", "parcels_of", "tenant_of"]
+
+
+def tenant_of(subject: str) -> str | None:
+    return subject.partition("/")[2] if subject.startswith("audit/") else None
+
+
+def parcels_of(writer: str, blocks: Iterable[Sequence[RecordDraft]]) -> list[Parcel]:
+    """What a gateway sends: of each group commit one parcel a chain."""
+    chains: dict[str, ChainWriter] = {}
+    parcels: list[Parcel] = []
+    for drafts in blocks:
+        parts: dict[str, list[bytes]] = {}
+        firsts: dict[str, int] = {}
+        for draft in drafts:
+            chain = chains.setdefault(draft.tenant, ChainWriter(writer, draft.tenant))
+            line, ref = chain.add(draft)
+            firsts.setdefault(draft.tenant, ref.seq)
+            frames = parts.setdefault(draft.tenant, [])
+            frames.append(frame(RECORD, line))
+            if draft.inputs is not None:
+                frames.append(frame(INPUTS, draft.id.encode() + b"\n" + draft.inputs))
+        parcels += [
+            Parcel(tenant, chains[tenant].chain, firsts[tenant], chains[tenant].seq, b"".join(frames))
+            for tenant, frames in parts.items()
+        ]
+    return parcels
+
+
+@dataclass(slots=True)
+class _Delivery:
+    feed: "Feed"
+    number: int
+    subject: str
+    body: bytes
+    attempts: int = 1
+
+    async def ack(self) -> None:
+        if self.number in self.feed.lose:
+            self.feed.lose.discard(self.number)
+            return
+        self.feed.waiting.pop(self.number, None)
+
+    async def again(self, delay: float) -> None:
+        self.feed.given_back.append((self.number, delay))
+        self.feed.out.discard(self.number)
+
+
+@dataclass(slots=True)
+class Feed:
+    """A stream and its one consumer; `redeliver` brings all that is not acknowledged again."""
+
+    waiting: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
+    out: set[int] = field(default_factory=set[int])
+    lose: set[int] = field(default_factory=set[int])
+    """Messages whose first acknowledgement is lost."""
+    given_back: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    confirmed: dict[str, int] = field(default_factory=dict[str, int])
+    told: list[Mapping[str, int]] = field(default_factory=list[Mapping[str, int]])
+    down: bool = False
+    random: Random = field(default_factory=lambda: Random(1))
+    _numbers: int = 0
+
+    def put(self, subject: str, body: bytes) -> int:
+        self._numbers += 1
+        self.waiting[self._numbers] = (subject, body)
+        return self._numbers
+
+    def publish(self, parcels: Iterable[Parcel]) -> None:
+        for parcel in parcels:
+            self.put(f"audit/{parcel.tenant}", parcel.body)
+
+    def redeliver(self) -> None:
+        self.out.clear()
+
+    async def fetch(self, most: int, wait: float) -> Sequence[_Delivery]:
+        if self.down:
+            raise Unavailable("NATS is down")
+        there = [number for number in self.waiting if number not in self.out]
+        if not there:
+            await asyncio.sleep(min(wait, 0.005))
+            return []
+        self.random.shuffle(there)
+        taken = there[: self.random.randint(1, most)]
+        self.out.update(taken)
+        return [_Delivery(self, number, *self.waiting[number]) for number in taken]
+
+    async def confirm(self, stored: Mapping[str, int]) -> None:
+        if self.down:
+            raise Unavailable("NATS is down")
+        self.told.append(dict(stored))
+        self.confirmed.update(stored)
+
+    async def lag(self) -> StreamLag:
+        if self.down:
+            raise Unavailable("NATS is down")
+        return StreamLag(len(self.waiting) - len(self.out & set(self.waiting)), len(self.out & set(self.waiting)))
+
+    async def close(self) -> None:
+        pass
+
+
+class SmallArchive:
+    """An `Archive`, its `Chains` and an `AuditReader` over it."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, int], ArchivedRecord] = {}
+        self.ids: dict[str, str] = {}
+        self.inputs: dict[str, tuple[str, int, bytes]] = {}
+        self.letters: list[DeadLetter] = []
+        self.store_of_chains = MemoryAuditStore()
+        self.numbers: set[tuple[str, int]] = set()
+        self.fail: list[Exception] = []
+        """Raised by the next calls."""
+        self.erased: list[int] = []
+
+    def _trouble(self) -> None:
+        if self.fail:
+            raise self.fail.pop(0)
+
+    def store(
+        self, records: Sequence[ArchivedRecord], inputs: Sequence[tuple[str, str, int, bytes]]
+    ) -> list[DeadLetter]:
+        self._trouble()
+        found: list[DeadLetter] = []
+        for record in records:
+            place = (record.chain, record.seq)
+            there = self.rows.get(place)
+            if (there is not None and there.hash != record.hash) or self.ids.get(record.id, record.hash) != record.hash:
+                found.append(DeadLetter(record.chain, "its place is taken", record.line))
+                continue
+            self.rows.setdefault(place, record)
+            self.ids.setdefault(record.id, record.hash)
+        self.inputs.update({name: (tenant, at, text) for name, tenant, at, text in inputs})
+        self.bury(found)
+        return found
+
+    def bury(self, letters: Sequence[DeadLetter]) -> None:
+        self._trouble()
+        self.letters += [letter for letter in letters if letter not in self.letters]
+
+    def erase_inputs(self, before: int) -> int:
+        self.erased.append(before)
+        return 0
+
+    def load(self) -> StoreState:
+        self._trouble()
+        return self.store_of_chains.load()
+
+    def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
+        self._trouble()
+        places = sorted(place for place in list(self.rows) if place[1] > above.get(place[0], 0))[:most]
+        rows = [self.rows[place] for place in places]
+        return [Link(row.chain, row.tenant, row.seq, row.prev, row.hash) for row in rows]
+
+    def add(self, batch: StoreBatch) -> None:
+        self._trouble()
+        if self.numbers & {(tenant, number) for tenant, number, _ in batch.checkpoints}:
+            raise Conflict("a checkpoint of that number is there")
+        self.numbers |= {(tenant, number) for tenant, number, _ in batch.checkpoints}
+        self.store_of_chains.add(batch)
+
+    def close(self) -> None:
+        pass
+
+    def lines(self, tenant: str | None) -> Iterator[bytes]:
+        store = MemoryAuditStore()
+        state = self.store_of_chains
+        rows = [
+            (r.chain, r.seq, r.tenant, r.type, r.time, r.subject, r.leg, r.decision, r.agent, r.tool, r.effect, r.line)
+            for r in self.rows.values()
+        ]
+        checkpoints = [(name, number, line) for (name, number), line in state._checkpoints.items()]
+        store.add(StoreBatch(rows=[*rows], checkpoints=checkpoints))
+        return store.lines(tenant)
+
+
+class Turns:
+    """A leadership that a test gives and takes."""
+
+    holder: "Turns | None" = None
+
+    def __init__(self, others: list["Turns"] | None = None) -> None:
+        self.others = [] if others is None else others
+        self.others.append(self)
+        self.leads = False
+        self.broken = False
+
+    def acquire(self) -> bool:
+        if self.broken:
+            self.leads = False
+            raise Unavailable("the session is lost")
+        if not self.leads and not any(other.leads for other in self.others):
+            self.leads = True
+        return self.leads
+
+    def release(self) -> None:
+        self.leads = False
+
+
+class Rig:
+    """One installation: a stream and an archive."""
+
+    def __init__(self) -> None:
+        self.feed = Feed()
+        self.archive = SmallArchive()
+        self.turns: list[Turns] = []
+
+    def leadership(self) -> Turns:
+        return Turns(self.turns)
