@@ -34,10 +34,13 @@ class _Stderr:
     fatal = failure = err = error = critical = exception = msg
 
 
-def configure(level: str = "info", *, json: bool | None = None, told: Collection[str] = ()) -> None:
+def configure(
+    level: str = "info", *, json: bool | None = None, told: Collection[str] = (), worker: int | None = None
+) -> None:
     """Log from `level` on to standard error: lines for people on a terminal, JSON otherwise (or as `json` says).
 
-    `told`: events that the person at the terminal is told in other words. Raises `Invalid`.
+    `told`: events that the person at the terminal is told in other words. `worker`: its number, in every line. Raises
+    `Invalid`.
     """
     if level not in LEVELS:
         raise Invalid(f'--log: "{level}" is not one of {", ".join(LEVELS)}; name one of them')
@@ -50,9 +53,14 @@ def configure(level: str = "info", *, json: bool | None = None, told: Collection
         known: Mapping[str, Any] = event
         return known
 
+    def number(_logger: Any, _method: str, event: Any) -> Any:
+        event.setdefault("worker", worker)
+        return event
+
     structlog.configure(
         processors=[
             *([leave_out] if told else []),
+            *([number] if worker is not None else []),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -62,4 +70,5 @@ def configure(level: str = "info", *, json: bool | None = None, told: Collection
         logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    whose = "" if worker is None else f"worker={worker} "
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s {whose}%(name)s %(message)s")

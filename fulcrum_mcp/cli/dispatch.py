@@ -90,7 +90,7 @@ def _call(name: str, command: Command, arguments: list[str]) -> int:
     import typer.main  # noqa: PLC0415 (0.1 s that --help does not pay)
 
     try:
-        typer.main.get_command(app).main(args=arguments, prog_name=f"fulcrum {name}")
+        typer.main.get_command(app).main(args=arguments, prog_name=f"fulcrum {name}", obj=tuple(arguments))
     except SystemExit as left:
         return left.code if isinstance(left.code, int) else 0
     return 0

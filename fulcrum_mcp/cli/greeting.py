@@ -49,28 +49,33 @@ def say_change(sentence: str) -> None:
         say(f"          {clean(line)}")
 
 
-async def watch(catalogs: Sequence[Upstreams], summary: Callable[[], None]) -> None:
-    """Tell each upstream's first news, then `summary`, then every change of it, for ever."""
-    width = max((len(catalog.name) for catalog in catalogs), default=0)
-    told: dict[str, str] = {}
-    deadline = time.monotonic() + PATIENCE
-    while len(told) < len(catalogs) and time.monotonic() < deadline:
-        for catalog in catalogs:
-            if catalog.name not in told and (catalog.ready or catalog.failure is not None):
-                told[catalog.name] = _state(catalog)
-                say(f"  {_line(catalog, width)}")
-        await asyncio.sleep(_LOOK)
-    for catalog in catalogs:
-        if catalog.name not in told:
-            told[catalog.name] = _state(catalog)
-            say(f"  {_line(catalog, width)}")
-    summary()
+async def watch(catalogs: Sequence[Upstreams], summary: Callable[[], None] | None) -> None:
+    """Tell each upstream's first news, then `summary`, then every change of it, for ever; None: the changes only."""
+    told = await _first_news(catalogs, aloud=summary is not None)
+    if summary is not None:
+        summary()
     while True:
         await asyncio.sleep(_LOOK_LATER)
         for catalog in catalogs:
             if told[catalog.name] != _state(catalog):
                 told[catalog.name] = _state(catalog)
                 say_change(_line(catalog, 0))
+
+
+async def _first_news(catalogs: Sequence[Upstreams], *, aloud: bool) -> dict[str, str]:
+    """Wait for each upstream's first news, not for ever; what is known then, by name."""
+    width = max((len(catalog.name) for catalog in catalogs), default=0)
+    told: dict[str, str] = {}
+    deadline = time.monotonic() + PATIENCE
+    while len(told) < len(catalogs):
+        late = time.monotonic() >= deadline
+        for catalog in catalogs:
+            if catalog.name not in told and (late or catalog.ready or catalog.failure is not None):
+                told[catalog.name] = _state(catalog)
+                if aloud:
+                    say(f"  {_line(catalog, width)}")
+        await asyncio.sleep(0 if late else _LOOK)
+    return told
 
 
 def _state(catalog: Upstreams) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "LogOption",
     "PoliciesOption",
     "UrlOption",
+    "WorkersOption",
     "seconds",
 ]
 
@@ -36,6 +37,10 @@ PoliciesOption = Annotated[
 ]
 LogOption = Annotated[
     str, typer.Option("--log", metavar="LEVEL", help="debug, info, warning or error; to standard error.")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, max=64, help="Serve with N processes, replaced when they end."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 

@@ -1,22 +1,17 @@
 """`fulcrum up`: the gateway in front of the servers of a configuration, on this machine, with nothing else running."""
 
-import asyncio
 import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvloop
 
-from fulcrum_mcp import __version__, logs
-from fulcrum_mcp.cli.greeting import count, say_change, say_clients, watch
-from fulcrum_mcp.cli.options import DataOption, LogOption, PoliciesOption
-from fulcrum_mcp.cli.output import note, say
-from fulcrum_mcp.composition.control import FirstKey, admin_key, client_key
-from fulcrum_mcp.composition.policy import remember_policies
-from fulcrum_mcp.composition.server import Server, open_server
-from fulcrum_mcp.settings import Settings, load
+from fulcrum_mcp import logs
+from fulcrum_mcp.cli.options import DataOption, LogOption, PoliciesOption, WorkersOption
+from fulcrum_mcp.cli.output import note
+from fulcrum_mcp.composition.worker import inherited
+from fulcrum_mcp.settings import load
 
 __all__ = ["app"]
 
@@ -28,6 +23,7 @@ _TOLD = ("catalog not refreshed", "policies refused, the old ones stay", "polici
 
 @app.command()
 def up(
+    context: typer.Context,
     config: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="fulcrum.toml, or any JSON with mcpServers; several add up."),
@@ -39,64 +35,27 @@ def up(
     anonymous: Annotated[
         str | None, typer.Option(metavar="ROLE", help="Serve requests without a key under this role; loopback only.")
     ] = None,
+    workers: WorkersOption = None,
     log: LogOption = "warning",
 ) -> None:
     """Start the gateway in front of your MCP servers; Ctrl-C ends it.
 
     What is in fulcrum.toml, and the environment variables for it: docs/reference/configuration.md.
     """
-    logs.configure(log, told=_TOLD if sys.stdout.isatty() and sys.stderr.isatty() else ())
+    worker = inherited(os.environ)
+    terminal = sys.stdout.isatty() and sys.stderr.isatty()
+    logs.configure(log, told=_TOLD if terminal else (), worker=None if worker is None else worker.seat.number)
     overrides = {
-        "data": data, "policies": policies, "http": http, "grpc": grpc, "anonymous": anonymous,
+        "data": data, "policies": policies, "http": http, "grpc": grpc, "anonymous": anonymous, "workers": workers,
     }  # fmt: skip
     settings = load(config, environ=os.environ, overrides=overrides)
-    for warning in settings.warnings:
-        note(f"warning: {warning}")
-    uvloop.run(_serve(settings))
+    if worker is None:
+        for warning in settings.warnings:
+            note(f"warning: {warning}")
+    if settings.workers is not None and worker is None:
+        from fulcrum_mcp.composition.supervisor import supervise, worker_command  # noqa: PLC0415 - one of two ways
 
+        raise SystemExit(supervise(worker_command(["up", *context.obj]), settings.workers, settings))
+    from fulcrum_mcp.cli.serving import serve  # noqa: PLC0415 - dear, and the supervisor serves nothing
 
-async def _serve(settings: Settings) -> None:
-    server = await open_server(settings)
-    remember_policies(settings, server.plane.snapshots.where)
-    admin = admin_key(server.control, settings)
-    client = client_key(server.control, settings)
-    server.plane.snapshots.on_change = say_change
-    telling: list[asyncio.Task[None]] = []
-
-    def ready(started: Server) -> None:
-        say(f"fulcrum {__version__} at http://{started.address}\n")
-        catalogs = [exchange.catalog for exchange in started.plane.hub.exchanges.values()]
-        told = watch(catalogs, lambda: _summary(started, admin, client))
-        telling.append(asyncio.get_running_loop().create_task(told))
-
-    try:
-        await server.run(ready)
-    finally:
-        for task in telling:
-            task.cancel()
-
-
-def _summary(server: Server, admin: FirstKey | None, client: FirstKey | None) -> None:
-    settings, plane = server.settings, server.plane
-    catalogs = [exchange.catalog for exchange in plane.hub.exchanges.values()]
-    tools = sum(len(catalog.tools) for catalog in catalogs)
-    failed = sum(catalog.failure is not None for catalog in catalogs)
-    but = f" ({failed} of them failed; the rest works)" if failed else ""
-    say(f"  {count(len(catalogs), 'upstream')}{but}, {count(tools, 'tool')}")
-    if not catalogs:
-        say("  nothing to govern yet: name a fulcrum.toml, or a client's JSON with mcpServers, with --config")
-    if plane.snapshots.observing:
-        say("  no policies: observing (everything is allowed and recorded); --policies DIR brings rules")
-    else:
-        say(f"  policies: {', '.join(plane.holder.current.engine.info.names)}")
-    if settings.budgets:
-        say(f"  {count(len(settings.budgets), 'budget')} from the configuration")
-    if plane.stores.recovered:
-        say(f"  {count(plane.stores.recovered, 'call')} of a process that died: recorded as outcome_unknown")
-    say(f"  audit trail in {settings.data}; fulcrum audit tail follows it")
-    if admin is not None and admin.made and admin.path is not None:
-        shown = f": {admin.text}" if sys.stdout.isatty() else ""
-        say(f"  the admin key, made just now, is in {admin.path}{shown}")
-    key = None if client is None else client.text
-    url = f"http://{server.address}"
-    say_clients(url, key, (settings.data / "client.key").resolve(), anonymous=settings.anonymous is not None)
+    serve(settings, worker)

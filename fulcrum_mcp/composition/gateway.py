@@ -29,6 +29,7 @@ from fulcrum_mcp.gateway.journal import Journal
 from fulcrum_mcp.gateway.respond import Responder
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.sessions import Sessions
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.snapshot import SnapshotHolder
@@ -144,7 +145,10 @@ def state_keys(settings: Settings, folder: Path) -> list[bytes]:
 
 
 async def open_data_plane(
-    settings: Settings, stored_budgets: Callable[[], Sequence[Budget]], stores: Stores | None = None
+    settings: Settings,
+    stored_budgets: Callable[[], Sequence[Budget]],
+    stores: Stores | None = None,
+    seat: Seat | None = None,
 ) -> DataPlane:
     """Build everything that governs calls, on the running event loop; on the data folder's stores if none are given.
 
@@ -158,7 +162,7 @@ async def open_data_plane(
     settler = Settler(journal, stores.history, stores.keys.mac_key)
     governor = Governor(holder, journal, stores.ledger, stores.history, settler, stores.keys.mac_key)
     sealer = Sealer(state_keys(settings, folder))
-    rounds = Rounds(sealer, settler)
+    rounds = Rounds(sealer, settler, seat)
     tasks = Tasks(settler)
     responder = Responder(settler, governor.law, rounds, tasks)
     exchanges: dict[str, Exchange] = {}
@@ -168,7 +172,7 @@ async def open_data_plane(
         upstreams.append(upstream)
         catalog = Catalog(upstream)
         exchanges[server.name] = Exchange(upstream, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
-    hub = Hub(exchanges, Sessions(sealer), rounds, tasks, settler)
+    hub = Hub(exchanges, Sessions(sealer, seat), rounds, tasks, settler)
     journal.start()
     plane = DataPlane(hub, holder, snapshots, journal, stores, upstreams)
     plane.start()

@@ -6,6 +6,8 @@ import gc
 import os
 import resource
 import signal
+import socket
+import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +21,18 @@ from fulcrum_mcp.api.challenge import challenge
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.api.mcp.routing import Routing
 from fulcrum_mcp.api.mcp.writer import Receive, Send
 from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
+from fulcrum_mcp.api.siblings import RelayedFace, Siblings
 from fulcrum_mcp.composition.audit import open_processor
 from fulcrum_mcp.composition.audit_face import StoredTrail
 from fulcrum_mcp.composition.control import ControlPlane, open_control, open_ledger_usage
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
+from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
+from fulcrum_mcp.composition.worker import Worker
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.merged import MergedFace
 from fulcrum_mcp.gateway.single import SingleFace
@@ -49,6 +55,8 @@ class Server:
     endpoint: McpEndpoint
     rest: Starlette
     close_usage: Callable[[], None]
+    worker: Worker | None = None
+    """This process's part when it is one of several."""
     address: str = ""
     """Where it listens, once it does: `host:port`."""
 
@@ -60,39 +68,37 @@ class Server:
             await self.rest(scope, receive, send)
 
     async def run(self, ready: Callable[["Server"], None] | None = None) -> None:
-        """Listen and serve until SIGINT or SIGTERM. Raises `Unavailable` when the address is taken."""
+        """Listen and serve until SIGINT or SIGTERM. Raises `Unavailable` when the address is taken.
+
+        `ready` is called once it serves; a worker calls it once all of them do.
+        """
         _allow_descriptors()
-        bind = self.settings.http
-        server = uvicorn.Server(
-            uvicorn.Config(
-                self,
-                host=bind.host,
-                port=bind.port,
-                http=BoundedHttp,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=5,
-                proxy_headers=False,
-            )
-        )
+        bind, worker = self.settings.http, self.worker
+        server = uvicorn.Server(self._served(self))
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         loop = asyncio.get_running_loop()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(name, _stop, server)
+        loop.add_signal_handler(signal.SIGTERM, _stop, server)
+        if worker is None:
+            loop.add_signal_handler(signal.SIGINT, _stop, server)
         grpc: Any = None
+        told: asyncio.Task[None] | None = None
         try:
-            sockets = [_listen(bind.host, bind.port)]
-            self.address = _shown(*sockets[0].getsockname()[:2])
+            if worker is not None:
+                await worker.attend(self.settings.watchdog_seconds, lambda: _stop_calmly(server))
+                worker.say("open")
+            sockets = [listen(bind.host, bind.port)] if worker is None else list(worker.http)
+            self.address = shown(sockets[0])
             await server.startup(sockets=sockets)
+            if worker is not None and worker.relay is not None:
+                await self._take_from_siblings(server, worker.relay)
             self.processor.start()
             self.plane.hub.warm()
-            grpc = await self._grpc()
-            if ready is not None:
+            grpc = await self._grpc() if worker is None or worker.speaks else None
+            if worker is not None:
+                worker.say("ready")
+                told = loop.create_task(self._when_all_serve(worker, ready))
+            elif ready is not None:
                 ready(self)
             _calm_collector()
             await server.main_loop()
@@ -100,7 +106,43 @@ class Server:
         finally:
             if grpc is not None:
                 await grpc.close()
+            if told is not None:
+                told.cancel()
             await self.close()
+            if worker is not None:
+                await worker.leave()
+
+    async def _when_all_serve(self, worker: Worker, ready: Callable[["Server"], None] | None) -> None:
+        await worker.greeting()
+        if ready is not None:
+            ready(self)
+
+    @staticmethod
+    def _served(app: Any) -> uvicorn.Config:
+        return uvicorn.Config(
+            app,
+            http=BoundedHttp,
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=5,
+            proxy_headers=False,
+        )
+
+    async def _take_from_siblings(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        """Serve what other workers hand over; it ends together with the rest."""
+        config = self._served(RelayedFace(self.endpoint))
+        config.load()
+
+        def protocol() -> asyncio.Protocol:
+            return BoundedHttp(config, server.server_state, {})
+
+        kept: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        loop = asyncio.get_running_loop()
+        server.servers.append(await loop.create_unix_server(protocol, sock=listener, **kept))
 
     async def _grpc(self) -> Any:
         """The gRPC port; a gateway without it still governs."""
@@ -123,6 +165,7 @@ class Server:
         return {
             "journal": Part(journal.failing is None, journal.failing or ""),
             "policies": Part(ready=True, detail="" if refused is None else "the newest change was refused"),
+            **({} if self.worker is None else {"workers": Part(ready=True, detail=self.worker.told())}),
         }
 
     async def close(self) -> None:
@@ -131,12 +174,6 @@ class Server:
         await asyncio.to_thread(self.processor.stop)
         self.close_usage()
         self.control.close()
-
-
-def _shown(host: str, port: int) -> str:
-    """Where a client on this machine finds it."""
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening there was the operator's wish
-    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
 
 
 def _allow_descriptors() -> None:
@@ -160,30 +197,18 @@ def _stop(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-def _listen(host: str, port: int) -> Any:
-    import socket  # noqa: PLC0415 - only here
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as exc:
-        listener.close()
-        msg = f"{host}:{port}: cannot listen there ({exc.strerror}); name another with --http HOST:PORT"
-        raise Unavailable(msg) from exc
-    listener.listen(2048)
-    listener.setblocking(False)
-    return listener
+def _stop_calmly(server: uvicorn.Server) -> None:
+    server.should_exit = True
 
 
-async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
+async def open_server(settings: Settings, fetch_jwks: Any = None, worker: Worker | None = None) -> Server:
     """Open everything; nothing listens yet. Raises `Invalid` and `Unavailable`, each with place and remedy."""
+    seat = None if worker is None else worker.seat
     folder = open_folder(settings.data)
     usage, close_usage = open_ledger_usage(folder)
     record = into_journal(lambda: plane.journal, asyncio.get_running_loop())
     control = open_control(settings, usage, record=record, fetch_jwks=fetch_jwks)
-    plane = await open_data_plane(settings, lambda: control.budget_repository.list(None))
+    plane = await open_data_plane(settings, lambda: control.budget_repository.list(None), seat=seat)
     revision = control.revision()
 
     def forget_on_change() -> None:
@@ -201,6 +226,9 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
         f"/servers/{name}/mcp": SingleFace(exchange, hub.sessions) for name, exchange in hub.exchanges.items()
     }
     faces["/mcp"] = MergedFace(hub)
+    routing: Routing | None = None
+    if worker is not None and worker.folder is not None:
+        routing = Routing(Siblings(worker.seat, worker.folder), hub.sessions, hub.rounds, hub.tasks)
     endpoint = McpEndpoint(
         faces,
         hub.sessions,
@@ -213,6 +241,7 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
             in_flight_per_key=settings.limits.in_flight_per_key,
         ),
         challenge=lambda presented: challenge(None if oauth is None else oauth.resource, presented=presented),
+        routing=routing,
     )
     processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     deps = RestDeps(
@@ -224,6 +253,6 @@ async def open_server(settings: Settings, fetch_jwks: Any = None) -> Server:
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
     )
-    server = Server(settings, plane, control, processor, endpoint, Starlette(), close_usage)
+    server = Server(settings, plane, control, processor, endpoint, Starlette(), close_usage, worker)
     server.rest = rest_app(deps, [*health_routes(server.parts)])
     return server

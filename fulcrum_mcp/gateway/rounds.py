@@ -15,6 +15,7 @@ import msgspec
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.gateway.pending import owner_of
 from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.ticket import Ticket
 from fulcrum_mcp.gateway.wire import encode
@@ -51,8 +52,9 @@ class _Open:
 class Rounds:
     """The calls that wait for their client's next leg."""
 
-    def __init__(self, sealer: Sealer, settler: Settler) -> None:
+    def __init__(self, sealer: Sealer, settler: Settler, seat: Seat | None = None) -> None:
         self._sealer = sealer
+        self._seat = Seat() if seat is None else seat
         self._settler = settler
         self._open: dict[str, _Open] = {}
 
@@ -74,9 +76,17 @@ class Rounds:
                 "a": _digest(call.arguments),
                 "s": upstream_state if isinstance(upstream_state, str) else None,
                 "x": int(time.time()) + _TTL,
+                **({"w": self._seat.number} if self._seat.shared else {}),
             }
         )
         return self._sealer.seal(_PURPOSE, content)
+
+    def elsewhere(self, state: object) -> int | None:
+        """The sibling in which the call of a state waits; None: in this one, or it is no state of ours."""
+        if not self._seat.shared or not isinstance(state, str):
+            return None
+        content = self._sealer.unseal(_PURPOSE, state)
+        return None if content is None else self._seat.elsewhere(msgspec.json.decode(content).get("w"), state)
 
     def resume(
         self,

@@ -17,6 +17,7 @@ from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.gateway.catalog import ToolEntry
 from fulcrum_mcp.gateway.pending import Pending, owner_of
 from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.gateway.wire import same_id
 from fulcrum_mcp.ports import ServerSentEvent
@@ -172,8 +173,9 @@ class Session:
 class Sessions:
     """All sessions known here."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: Sealer, seat: Seat | None = None) -> None:
         self._sealer = sealer
+        self._seat = Seat() if seat is None else seat
         self._known: OrderedDict[str, tuple[str, Session]] = OrderedDict()
         self.room = Room()
         self._gone: list[Session] = []
@@ -181,14 +183,15 @@ class Sessions:
 
     def create(self, principal: Principal, peers: Mapping[str, Via], client: str | None) -> Session:
         """A new session, bound to its principal."""
-        content = msgspec.json.encode(
-            {
-                "o": owner_of(principal),
-                "p": {name: (via.version, via.session) for name, via in peers.items()},
-                "c": client,
-                "n": os.urandom(8).hex(),
-            }
-        )
+        fields: dict[str, Any] = {
+            "o": owner_of(principal),
+            "p": {name: (via.version, via.session) for name, via in peers.items()},
+            "c": client,
+            "n": os.urandom(8).hex(),
+        }
+        if self._seat.shared:
+            fields["w"] = self._seat.number
+        content = msgspec.json.encode(fields)
         session = Session(self._sealer.seal(_PURPOSE, content), peers, client, self.room)
         self._keep(owner_of(principal), session)
         return session
@@ -209,6 +212,13 @@ class Sessions:
         session = Session(token, peers, fields["c"], self.room)
         self._keep(fields["o"], session)
         return session
+
+    def elsewhere(self, token: str) -> int | None:
+        """The sibling that keeps the session of a token; None: this worker does, or it is no token of ours."""
+        if not self._seat.shared or token in self._known:
+            return None
+        content = self._sealer.unseal(_PURPOSE, token)
+        return None if content is None else self._seat.elsewhere(msgspec.json.decode(content).get("w"), token)
 
     def forget(self, session: Session) -> None:
         """The session has ended."""

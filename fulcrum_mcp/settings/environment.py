@@ -54,6 +54,8 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "FULCRUM_HTTP": (("http",), _text),
     "FULCRUM_GRPC": (("grpc",), _text),
     "FULCRUM_ANONYMOUS": (("anonymous",), _text),
+    "FULCRUM_WORKERS": (("workers",), _whole),
+    "FULCRUM_WATCHDOG_SECONDS": (("watchdog_seconds",), _seconds),
     "FULCRUM_DENY_AS": (("deny_as",), _text),
     "FULCRUM_ALLOWED_HOSTS": (("allowed_hosts",), _several),
     "FULCRUM_ALLOWED_ORIGINS": (("allowed_origins",), _several),

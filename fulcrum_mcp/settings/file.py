@@ -67,6 +67,8 @@ class FileSettings(Frozen):
     http: StrictStr | None = None
     grpc: StrictStr | None = None
     anonymous: StrictStr | None = None
+    workers: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
+    watchdog_seconds: Seconds = 2.0
     deny_as: Literal["result", "error"] = "result"
     allowed_hosts: Strings = ()
     allowed_origins: Strings = ()

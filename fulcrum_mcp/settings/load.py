@@ -28,7 +28,7 @@ from fulcrum_mcp.settings.servers import from_entries, from_mcp_json
 
 __all__ = ["load"]
 
-_OPTIONS = ("data", "policies", "http", "grpc", "anonymous", "deny_as")
+_OPTIONS = ("data", "policies", "http", "grpc", "anonymous", "deny_as", "workers")
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
 _BUILT_IN = re.compile(r"[a-z][a-z0-9_]*\Z")
@@ -43,8 +43,8 @@ def load(
     """Settings from `config` (fulcrum.toml, or a client's JSON with `mcpServers` or `servers`), `environ`, `overrides`.
 
     Several files are taken together: see `layers.merge`. `overrides` are options by name (`data`, `policies`, `http`,
-    `grpc`, `anonymous`, `deny_as`); None is not given. Without `config`, `FULCRUM_CONFIG` names the file. Raises
-    `Invalid`; every line of its message is `place: what; remedy`.
+    `grpc`, `anonymous`, `deny_as`, `workers`); None is not given. Without `config`, `FULCRUM_CONFIG` names the file.
+    Raises `Invalid`; every line of its message is `place: what; remedy`.
     """
     files = _files(config, environ)
     layers = [read_layer(file) for file in files]
@@ -54,7 +54,9 @@ def load(
         if name not in _OPTIONS:
             raise TypeError(f"no option {name}")
         if value is not None:
-            lay_over(raw, (name,), str(value), f"--{name.replace('_', '-')}", places)
+            lay_over(
+                raw, (name,), value if isinstance(value, int) else str(value), f"--{name.replace('_', '-')}", places
+            )
     file = validate(raw, places)
     servers, odd = _servers(file, places, layers, environ)
     warnings = odd + warnings
@@ -79,6 +81,8 @@ def load(
         telemetry=_telemetry(file, places),
         audit_mac_key=_secret("FULCRUM_AUDIT_MAC_KEY", environ),
         audit_signing_key=_pem("FULCRUM_AUDIT_SIGNING_KEY", environ),
+        workers=file.workers,
+        watchdog_seconds=file.watchdog_seconds,
         deny_as=file.deny_as,
         allowed_hosts=file.allowed_hosts,
         allowed_origins=file.allowed_origins,

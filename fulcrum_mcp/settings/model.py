@@ -196,6 +196,10 @@ class Settings(Frozen):
     """Every tenant's MAC key is derived from it; None: keys of the data folder."""
     audit_signing_key: SecretStr | None = None
     """Ed25519 private key, PEM; None: the one of the data folder."""
+    workers: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that serve, under a supervisor that replaces them; None: this one, alone."""
+    watchdog_seconds: Seconds = 2.0
+    """Seconds of processor time without a sign of life after which a worker is ended and replaced."""
     deny_as: Literal["result", "error"] = "result"
     allowed_hosts: tuple[str, ...] = ()
     """Names besides loopback and the bind's own that the Host header may carry."""

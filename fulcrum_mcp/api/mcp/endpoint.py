@@ -15,6 +15,7 @@ from fulcrum_mcp.api.mcp.head import Head
 from fulcrum_mcp.api.mcp.incoming import incoming_of
 from fulcrum_mcp.api.mcp.ladder import Era, classify
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.api.mcp.routing import Routing
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_answer, send_body, watch
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import allows
@@ -75,7 +76,10 @@ class McpEndpoint:
         *,
         bounds: Bounds,
         challenge: Callable[[bool], str],
+        routing: Routing | None = None,
     ) -> None:
+        """`routing`: where there are several workers."""
+        self._routing = routing
         self._faces = faces
         self._sessions = sessions
         self._identity = identity
@@ -167,6 +171,10 @@ class McpEndpoint:
             return
         message = parse_message(body, self._bounds.max_depth)
         era = classify(message, head.values)
+        if self._routing is not None and await self._routing.handed_over(
+            head, principal, message, body, receive, send, modern=era.modern
+        ):
+            return
         await self._post(face, head, principal, message, era, receive, send)
 
     async def _body(self, head: Head, receive: Receive) -> bytes | None:
@@ -241,6 +249,10 @@ class McpEndpoint:
         versions = head.values.get("mcp-protocol-version", ())
         if versions and versions[0] in MODERN_VERSIONS:
             await self._refuse(send, 405, f"{verb} is not part of {versions[0]}", ((b"allow", b"POST"),))
+            return
+        if self._routing is not None and await self._routing.handed_over(
+            head, principal, None, b"", receive, send, modern=False
+        ):
             return
         era = Era(modern=False, version=versions[0] if versions else "")
         try:

@@ -24,9 +24,10 @@ class Head:
     the envelope, empty where one comes twice. Raises `Unauthenticated` for a credential that comes twice.
     """
 
-    __slots__ = ("credentials", "forwarded", "host", "json", "length", "names", "origin", "session", "values")
+    __slots__ = ("credentials", "forwarded", "host", "json", "length", "names", "origin", "scope", "session", "values")
 
     def __init__(self, scope: MutableMapping[str, Any]) -> None:
+        self.scope = scope
         self.forwarded: list[tuple[bytes, bytes]] = []
         self.values: dict[str, list[str]] = {}
         self.names: dict[str, str] = {}

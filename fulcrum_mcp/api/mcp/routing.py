@@ -1,0 +1,84 @@
+"""Which worker of this host a request belongs to: the one that keeps its session, its waiting call or its task."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from fulcrum_mcp.api.mcp.head import Head
+from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body
+from fulcrum_mcp.api.siblings import RELAYED, Relayed, SiblingLost, Siblings
+from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.gateway.relay import UPSTREAM_FAILED
+from fulcrum_mcp.gateway.rounds import Rounds
+from fulcrum_mcp.gateway.sessions import Sessions
+from fulcrum_mcp.gateway.tasks import TASK_METHODS, Tasks
+from fulcrum_mcp.gateway.wire import Message, error_message
+
+__all__ = ["Routing"]
+
+_INVALID_REQUEST: Final = -32600
+_JSON: Final = [(b"content-type", b"application/json")]
+_LOST: Final = "the worker that had this request has ended; the audit trail says what became of the call"
+
+
+class Routing:
+    """Hands requests over. The principal is known by now; the sibling asks again."""
+
+    def __init__(self, siblings: Siblings, sessions: Sessions, rounds: Rounds, tasks: Tasks) -> None:
+        self._siblings = siblings
+        self._sessions = sessions
+        self._rounds = rounds
+        self._tasks = tasks
+
+    async def handed_over(
+        self,
+        head: Head,
+        principal: Principal,
+        message: Message | None,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        *,
+        modern: bool,
+    ) -> bool:
+        """True when the request was answered elsewhere; False: it is to be served here."""
+        task = self._task(message)
+        relayed: Relayed | None = head.scope.get(RELAYED)
+        if relayed is not None:
+            if not relayed.only_if_known or self._tasks.servers(principal, task):
+                return False
+            await send_body(send, 421, b"", [])
+            return True
+        try:
+            session = None if modern or head.session is None else self._sessions.elsewhere(head.session)
+            if session is not None:
+                if not await self._siblings.relay(session, head.scope, body, receive, send):
+                    request = None if message is None else message.id
+                    await send_body(send, 404, error_message(request, _INVALID_REQUEST, "Session not found"), _JSON)
+                return True
+            for number, only_if_known in self._others(principal, message, task, modern=modern):
+                if await self._siblings.relay(number, head.scope, body, receive, send, only_if_known=only_if_known):
+                    return True
+        except SiblingLost:
+            request = None if message is None else message.id
+            await send_body(send, 502, error_message(request, UPSTREAM_FAILED, _LOST), _JSON)
+            return True
+        return False
+
+    def _others(
+        self, principal: Principal, message: Message | None, task: object, *, modern: bool
+    ) -> Iterator[tuple[int, bool]]:
+        """Who may have it, and whether only if it knows the task."""
+        if modern and message is not None:
+            waits = self._rounds.elsewhere(message.params.get("requestState"))
+            if waits is not None:
+                yield waits, False
+        if task is not None and not self._tasks.servers(principal, task):
+            for number in self._siblings.others:
+                yield number, True
+
+    @staticmethod
+    def _task(message: Message | None) -> object:
+        """The task that a request names: its id is the upstream's own, and says nothing of a worker."""
+        if message is None or message.method not in TASK_METHODS or message.method == "tasks/list":
+            return None
+        return message.params.get("taskId")

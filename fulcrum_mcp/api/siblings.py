@@ -1,0 +1,206 @@
+"""One request handed over to the worker beside this one that it belongs to, as raw HTTP over a unix socket.
+
+The owner judges it as if it had come to itself: credentials, Host and Origin are in the headers and are checked again;
+the address of the client goes along, because who needs no key depends on it. The socket's folder is private to the
+user we run as. What was handed over is never handed on.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import httptools
+import structlog
+
+from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body, watch
+from fulcrum_mcp.gateway.seat import Seat
+
+__all__ = ["RELAYED", "Relayed", "RelayedFace", "SiblingLost", "Siblings"]
+
+_log = structlog.get_logger("fulcrum.siblings")
+
+RELAYED: Final = "fulcrum.relayed"
+"""The member of an ASGI scope that says that a sibling has handed the request over."""
+_HEADER: Final = b"x-fulcrum-relayed"
+_PATIENCE: Final = 5.0
+"""Seconds for a sibling to take a request: more than it takes to replace one."""
+_PROBE: Final = 2.5
+"""The same when several are asked: the tasks of one that is being replaced are gone anyway."""
+_READ: Final = 65_536
+_NOT_MINE: Final = 421
+_HOP: Final = frozenset(
+    {b"connection", b"expect", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+_WHOLE: Final = 200
+
+App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+
+class Relayed(NamedTuple):
+    """What a sibling said with the request it handed over."""
+
+    only_if_known: bool
+    """It asks several; whoever does not know the task answers 421."""
+
+
+class SiblingLost(Exception):
+    """The sibling took the request and ended before it answered."""
+
+
+class _Reply:
+    """Callbacks of the parser: what the sibling answers, as ASGI messages."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.messages: list[dict[str, Any]] = []
+        self.status = 0
+        self.taken = False
+        """It is being served."""
+        self.complete = False
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def on_message_begin(self) -> None:
+        self._headers = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self.taken = True
+        status = self.parser.get_status_code()
+        if status < _WHOLE:
+            return
+        self.status = status
+        headers = [pair for pair in self._headers if pair[0] not in _HOP]
+        self.messages.append({"type": "http.response.start", "status": status, "headers": headers})
+
+    def on_body(self, body: bytes) -> None:
+        self.messages.append({"type": "http.response.body", "body": body, "more_body": True})
+
+    def on_message_complete(self) -> None:
+        if self.status:
+            self.complete = True
+            self.messages.append({"type": "http.response.body", "body": b""})
+
+
+class Siblings:
+    """The other workers of this host."""
+
+    def __init__(self, seat: Seat, folder: Path) -> None:
+        """`folder` holds `<number>.sock` of each worker."""
+        self.seat = seat
+        self._folder = folder
+        self.others = tuple(number for number in range(1, seat.count + 1) if number != seat.number)
+
+    async def relay(
+        self,
+        number: int,
+        scope: MutableMapping[str, Any],
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        *,
+        only_if_known: bool = False,
+    ) -> bool:
+        """Let a sibling serve the request; False when it is not there (or does not know the task): nothing was sent.
+
+        When the client goes, the sibling sees it go. Raises `SiblingLost`.
+        """
+        watcher = watch(receive)
+        try:
+            request = _request(scope, body, only_if_known=only_if_known)
+            return await self._relay(number, request, send, _PROBE if only_if_known else _PATIENCE)
+        except asyncio.CancelledError:
+            if not watcher.gone:
+                raise
+            return True
+        finally:
+            watcher.stop()
+
+    async def _relay(self, number: int, request: bytes, send: Send, patience: float) -> bool:
+        reply = _Reply()
+        writer: asyncio.StreamWriter | None = None
+        try:
+            async with asyncio.timeout(patience):
+                reader, writer = await asyncio.open_unix_connection(str(self._folder / f"{number}.sock"))
+                writer.write(request)
+                while not reply.taken:
+                    await _read(reader, reply)
+            return await _pass(reader, reply, send)
+        except (OSError, EOFError, httptools.HttpParserError) as fault:  # TimeoutError is an OSError
+            if not reply.taken:
+                return False
+            _log.warning("a sibling ended while it served a request", sibling=number)
+            if reply.status:
+                return True  # what was begun cannot be ended well: the client sees its answer break off
+            raise SiblingLost from fault
+        finally:
+            if writer is not None:
+                writer.close()
+
+
+async def _pass(reader: asyncio.StreamReader, reply: _Reply, send: Send) -> bool:
+    """The answer of a sibling that serves the request, as it comes; False when it has no such task."""
+    while not reply.status:
+        await _read(reader, reply)
+    if reply.status == _NOT_MINE:
+        return False
+    while True:
+        messages, reply.messages = reply.messages, []
+        for message in messages:
+            await send(message)
+        if reply.complete:
+            return True
+        await _read(reader, reply)
+
+
+async def _read(reader: asyncio.StreamReader, reply: _Reply) -> None:
+    data = await reader.read(_READ)
+    if not data:
+        raise EOFError
+    reply.parser.feed_data(data)
+
+
+def _request(scope: MutableMapping[str, Any], body: bytes, *, only_if_known: bool) -> bytes:
+    client = scope.get("client") or ("-", 0)
+    path = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
+    dropped = _HOP | {_HEADER, b"content-length"}
+    lines = [scope["method"].encode() + b" " + path + b" HTTP/1.1"]
+    lines += [name + b": " + value for name, value in scope["headers"] if name not in dropped]
+    lines += [
+        b"content-length: %d" % len(body),
+        b"connection: close",
+        b"expect: 100-continue",  # its answer says that somebody serves the request, long before the request's own does
+        _HEADER + f": {client[0]} {client[1]} {int(only_if_known)}".encode(),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+class RelayedFace:
+    """ASGI, on the socket that only siblings reach: the request as it came to the one that handed it over."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        said = [value for name, value in scope["headers"] if name == _HEADER]
+        host, port, only_if_known = (said[0].decode("latin-1").split(" ") if len(said) == 1 else ("", "", ""))[:3]
+        if not (host and port.isdecimal() and only_if_known in ("0", "1")):
+            await send_body(send, 400, b"only the workers of this gateway talk here", [])
+            return
+        scope = {
+            **scope,
+            "client": None if host == "-" else (host, int(port)),
+            "headers": [pair for pair in scope["headers"] if pair[0] != _HEADER],
+            RELAYED: Relayed(only_if_known == "1"),
+        }
+        first: list[MutableMapping[str, Any]] = [await receive()]  # which also says `100 Continue`
+
+        async def rest() -> MutableMapping[str, Any]:
+            return first.pop() if first else await receive()
+
+        with contextlib.suppress(ConnectionError):
+            await self._app(scope, rest, send)
