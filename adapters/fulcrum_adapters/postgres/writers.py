@@ -1,0 +1,176 @@
+"""Which gateways write, how far the store has what they wrote, and the books that a lost ledger is rebuilt from.
+
+Times are this server's: a writer is dead when it was not heard for a minute. A time in which nobody was heard was an
+outage of the server or of the way to it, and counts for nobody.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from psycopg.types.json import Jsonb
+
+from fulcrum_adapters.postgres.database import Database, Session
+from fulcrum_adapters.postgres.spending import ENVELOPE_KEPT, KEY_WINDOW
+from fulcrum_mcp.core.amount import MAX_AMOUNT
+from fulcrum_mcp.core.books import Books, Past, Place, Spent, Unsettled
+from fulcrum_mcp.core.budget import Amounts, Budget
+from fulcrum_mcp.core.window import window_at
+
+__all__ = ["PostgresWriters"]
+
+SECOND = 1_000_000_000
+_MICRO = 1_000
+_PATIENCE: Final = 60.0
+"""Seconds that the books may take."""
+_SINGLE: Final = 86_400 * SECOND
+"""Unsettled calls older than that are not told one by one."""
+
+_TOUCH = """\
+UPDATE fulcrum.beats SET
+  silent_from = CASE WHEN last_at < clock_timestamp() - interval '20 s' THEN last_at ELSE silent_from END,
+  silent_until = CASE WHEN last_at < clock_timestamp() - interval '20 s' THEN clock_timestamp() ELSE silent_until END,
+  last_at = clock_timestamp()
+"""
+_BEAT = """\
+INSERT INTO fulcrum.writers (writer, seen_at) VALUES (%s, clock_timestamp())
+ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at
+"""
+_DECLARE = """\
+INSERT INTO fulcrum.writers (writer, seen_at, epoch, heads) VALUES (%s, clock_timestamp(), %s, %s)
+ON CONFLICT (writer) DO UPDATE SET
+  seen_at = excluded.seen_at, epoch = excluded.epoch, heads = excluded.heads, retired_at = NULL
+"""
+_RETIRE = "UPDATE fulcrum.writers SET retired_at = clock_timestamp() WHERE writer = %s AND retired_at IS NULL"
+_SWEEP = "DELETE FROM fulcrum.writers WHERE seen_at < clock_timestamp() - interval '7 days'"
+
+_ALIVE = """\
+SELECT writer, epoch, heads FROM fulcrum.writers, fulcrum.beats
+WHERE retired_at IS NULL AND (
+  seen_at > clock_timestamp() - interval '60 s'
+  OR (silent_until > clock_timestamp() - interval '60 s' AND seen_at > silent_from - interval '60 s'))
+"""
+_UNDECLARED = f"""\
+SELECT writer FROM ({_ALIVE}) AS alive WHERE epoch IS DISTINCT FROM %s ORDER BY writer
+"""  # noqa: S608 (fixed text)
+_BEHIND = f"""\
+SELECT head.key, head.value::bigint, coalesce(stored.size, 0)
+FROM ({_ALIVE}) AS alive, jsonb_each_text(alive.heads) AS head
+LEFT JOIN fulcrum.audit_chains AS stored ON stored.chain = head.key
+WHERE alive.epoch = %s AND coalesce(stored.size, 0) < head.value::bigint
+ORDER BY head.key
+"""  # noqa: S608 (fixed text)
+
+_WANTED = "unnest(%(owners)s::text[], %(budgets)s::text[], %(starts)s::bigint[]) AS wanted (owner, budget, starts)"
+_FITS = "(wanted.starts > 0 AND {0} >= wanted.starts OR wanted.starts = 0 AND {0} = 0)"
+_SPENT = f"""\
+SELECT spent.owner, spent.budget, spent.bucket, spent.starts,
+  calls, usd_micros, input_tokens, output_tokens, bytes, seconds
+FROM fulcrum.budget_spent AS spent JOIN {_WANTED}
+  ON spent.owner = wanted.owner AND spent.budget = wanted.budget AND {_FITS.format("spent.starts")}
+"""  # noqa: S608 (fixed text)
+_PLACE = f"""\
+FROM fulcrum.budget_ledger AS open, jsonb_array_elements(open.places) AS place JOIN {_WANTED}
+  ON place->>0 = wanted.owner AND place->>1 = wanted.budget AND {_FITS.format("(place->>3)::bigint")}
+WHERE open.charged IS NULL
+"""
+_OLD = f"""\
+SELECT place->>0, place->>1, place->>2, (place->>3)::bigint,
+  sum(reserved[1]), sum(reserved[2]), sum(reserved[3]), sum(reserved[4]), sum(reserved[5]), sum(reserved[6])
+{_PLACE} AND open.at < %(since)s GROUP BY 1, 2, 3, 4
+"""
+_OPEN = f"""\
+SELECT open.call, open.leg, open.tenant, open.writer, open.reserved, jsonb_agg(place)
+{_PLACE} AND open.at >= %(since)s GROUP BY open.tenant, open.call
+"""
+_TAINTS = """\
+SELECT tenant, subject, label, max(at) FROM (
+  SELECT tenant, subject, label, at FROM fulcrum.taints
+  UNION ALL
+  SELECT tenant, subject, taint->>0, (taint->>1)::bigint
+  FROM fulcrum.budget_ledger, jsonb_array_elements(tainted) AS taint WHERE subject IS NOT NULL
+) AS said
+WHERE at > CASE WHEN subject LIKE 'key:%%' THEN %(key)s ELSE %(envelope)s END
+GROUP BY tenant, subject, label
+"""
+_CALLS = """\
+SELECT tenant, subject, tool, calls, at FROM fulcrum.call_counts
+WHERE at > CASE WHEN lasting THEN %(envelope)s ELSE %(key)s END
+"""
+
+
+class PostgresWriters:
+    """`WriterRegistry` on a `Database`; its own clock counts, so `at` of beats is not used."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def beat(self, writer: str, at: int) -> None:
+        """See `WriterRegistry`."""
+        del at
+        with self._database.session("fulcrum_gateway") as session:
+            session.execute(_TOUCH)
+            session.execute(_BEAT, (writer,))
+
+    def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:
+        """See `WriterRegistry`."""
+        del at
+        with self._database.session("fulcrum_gateway") as session:
+            session.execute(_TOUCH)
+            session.execute(_DECLARE, (writer, epoch, Jsonb(dict(heads))))
+            session.execute(_SWEEP)
+
+    def retire(self, writer: str) -> None:
+        """See `WriterRegistry`."""
+        with self._database.session("fulcrum_gateway") as session:
+            session.execute(_RETIRE, (writer,))
+
+    def missing(self, epoch: str, at: int) -> Sequence[str]:
+        """See `WriterRegistry`."""
+        del at
+        with self._database.session("fulcrum_gateway") as session:
+            session.execute(_TOUCH)
+            undeclared = session.execute(_UNDECLARED, (epoch,)).fetchall()
+            behind = session.execute(_BEHIND, (epoch,)).fetchall()
+        return [
+            *(f"writer {writer} has not said where its chains stand" for (writer,) in undeclared),
+            *(f"chain {chain} is stored up to {size} of {seq}" for chain, seq, size in behind),
+        ]
+
+    def books(self, budgets: Sequence[Budget], at: int) -> Books:
+        """See `WriterRegistry`. Windows as they are at `at`, and later ones where a clock was ahead."""
+        limited = [budget for budget in budgets if budget.limits]
+        wanted: dict[str, Any] = {
+            "owners": [budget.tenant for budget in limited],
+            "budgets": [budget.id for budget in limited],
+            "starts": [window_at(budget.period, budget.timezone, at).start for budget in limited],
+            "since": (at - _SINGLE) // _MICRO,
+        }
+        with self._database.session("fulcrum_gateway", snapshot=True, timeout=_PATIENCE) as session:
+            rows = [*session.execute(_SPENT, wanted).fetchall(), *session.execute(_OLD, wanted).fetchall()]
+            opened = session.execute(_OPEN, wanted).fetchall()
+            past = _past(session, at)
+        spent = tuple([Spent(Place(*row[:4]), _amounts(row[4:])) for row in rows])
+        unsettled = tuple(
+            [
+                Unsettled(call, leg, tenant, writer, _amounts(reserved), tuple([Place(*place) for place in places]))
+                for call, leg, tenant, writer, reserved, places in opened
+            ]
+        )
+        return Books(at, spent, unsettled, past)
+
+
+def _past(session: Session, at: int) -> Past:
+    since = {
+        "key": (at - KEY_WINDOW * SECOND) // _MICRO,
+        "envelope": (at - ENVELOPE_KEPT * SECOND) // _MICRO,
+    }
+    taints = session.execute(_TAINTS, since).fetchall()
+    calls = session.execute(_CALLS, since).fetchall()
+    return Past(
+        tuple([(tenant, subject, label, last * _MICRO) for tenant, subject, label, last in taints]),
+        tuple([(tenant, subject, tool, count, last * _MICRO) for tenant, subject, tool, count, last in calls]),
+    )
+
+
+def _amounts(values: Sequence[Any]) -> Amounts:
+    return Amounts(*[min(int(value), MAX_AMOUNT) for value in values])
