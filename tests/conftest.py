@@ -1,3 +1,3 @@
 """The real servers, for every test that asks for one."""
 
-pytest_plugins = ["servers.fixtures"]
+pytest_plugins = ["servers.fixtures", "postgres_rig"]

@@ -10,6 +10,12 @@ import pytest
 from fulcrum_adapters.memory.config import MemoryConfig
 from fulcrum_adapters.memory.keys import MemoryKeys
 from fulcrum_adapters.memory.revision import MemoryRevision
+from fulcrum_adapters.postgres.budgets import PostgresBudgets
+from fulcrum_adapters.postgres.configuration import PostgresConfiguration
+from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.keys import PostgresKeys
+from fulcrum_adapters.postgres.policies import PostgresPolicies
+from fulcrum_adapters.postgres.switches import PostgresSwitches
 from fulcrum_adapters.sqlite.budgets import SqliteBudgets
 from fulcrum_adapters.sqlite.config import SqliteConfig
 from fulcrum_adapters.sqlite.control import ControlDatabase
@@ -39,12 +45,25 @@ class Store(NamedTuple):
     config: ConfigRepository
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+POSTGRES = pytest.param("postgres", marks=[pytest.mark.service, pytest.mark.parts])
+
+
+@pytest.fixture(params=["memory", "sqlite", POSTGRES])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         revision = MemoryRevision()
         config = MemoryConfig(revision)
         yield Store(MemoryKeys(revision), config.budgets, config.switches, config.policies, config)
+        return
+    if request.param == "postgres":
+        shared: Database = request.getfixturevalue("postgres_database")
+        yield Store(
+            PostgresKeys(shared),
+            PostgresBudgets(shared),
+            PostgresSwitches(shared),
+            PostgresPolicies(shared),
+            PostgresConfiguration(shared),
+        )
         return
     database = ControlDatabase(tmp_path / "fulcrum.db")
     yield Store(

@@ -9,6 +9,9 @@ import pytest
 from fulcrum_adapters.memory.budgets import MemoryBudgets
 from fulcrum_adapters.memory.keys import MemoryKeys
 from fulcrum_adapters.memory.revision import MemoryRevision
+from fulcrum_adapters.postgres.budgets import PostgresBudgets
+from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.keys import PostgresKeys
 from fulcrum_adapters.sqlite.budgets import SqliteBudgets
 from fulcrum_adapters.sqlite.control import ControlDatabase
 from fulcrum_adapters.sqlite.keys import SqliteKeys
@@ -22,11 +25,15 @@ class Store(NamedTuple):
     budgets: BudgetRepository
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=[pytest.mark.service, pytest.mark.parts])])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "memory":
         revision = MemoryRevision()
         yield Store(MemoryKeys(revision), MemoryBudgets(revision))
+        return
+    if request.param == "postgres":
+        shared: Database = request.getfixturevalue("postgres_database")
+        yield Store(PostgresKeys(shared), PostgresBudgets(shared))
         return
     database = ControlDatabase(tmp_path / "fulcrum.db")
     yield Store(SqliteKeys(database), SqliteBudgets(database))
@@ -38,7 +45,7 @@ def key(key_id: str = "k1", tenant: str = "default", at: int = 10) -> ApiKey:
 
 
 def budget(budget_id: str = "b1", tenant: str = "default", name: str = "daily") -> Budget:
-    limits = {"calls": 3, "usd_micros": 2**61}
+    limits = {"calls": 3, "usd_micros": 2**51}
     return Budget(
         budget_id, tenant, name, Scope("tool", "x"), limits, "90", "soft", (50,), "Europe/Paris", Rate(1, 2, 3)
     )
