@@ -38,6 +38,14 @@ class AuditStream(Protocol):
         """Call `told(chain, seq)` on the loop at each confirmation; missed ones are in `stored`."""
         ...
 
+    async def oldest(self) -> float | None:
+        """For how many seconds the oldest parcel has waited that no processor has stored; None: there is none.
+
+        A parcel that was published before that, and is not confirmed, is not in the stream any more. Raises
+        `Unavailable`.
+        """
+        ...
+
     async def close(self) -> None:
         """Idempotent."""
         ...

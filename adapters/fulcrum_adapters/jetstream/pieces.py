@@ -1,0 +1,89 @@
+"""Parcels larger than one message: their pieces lie in a stream of their own, a message says where.
+
+Several processors share the messages of the audit stream, so pieces among them would be scattered; this way whoever
+gets the message that speaks of the parcel can fetch all of it.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from fulcrum_adapters.jetstream.acks import MESSAGE_OVERHEAD, Letter
+from fulcrum_adapters.jetstream.connection import Connection
+from fulcrum_adapters.jetstream.subjects import piece_subject
+from fulcrum_mcp.errors import Invalid
+
+__all__ = ["HEADER", "collect", "cut", "discard"]
+
+HEADER: Final = "Fulcrum-Pieces"
+"""Marks a message whose body speaks of a parcel instead of being one."""
+MOST_BYTES: Final = 160 << 20
+"""Two frames of the largest size, and then some."""
+
+
+def cut(subject: str, body: bytes, name: str, max_payload: int) -> tuple[list[Letter], Letter]:
+    """The pieces of a body, which must all be there before the message that speaks of them is sent.
+
+    Raises `Invalid` for what is too large even so.
+    """
+    size = max_payload - MESSAGE_OVERHEAD
+    if len(body) > MOST_BYTES or size < MESSAGE_OVERHEAD:
+        raise Invalid(
+            f"a parcel of {len(body)} bytes is too large for NATS with max_payload {max_payload};"
+            " set max_payload to 8MB there"
+        )
+    parcel = hashlib.sha256(name.encode()).hexdigest()[:32]
+    starts = range(0, len(body), size)
+    pieces = [
+        Letter(piece_subject(parcel, number), body[start : start + size], "FULCRUM_PIECES", f"{name}/{number}")
+        for number, start in enumerate(starts)
+    ]
+    about = {"parcel": parcel, "pieces": len(pieces), "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    return pieces, Letter(subject, json.dumps(about).encode(), "FULCRUM_AUDIT", name, {HEADER: str(len(pieces))})
+
+
+def _about(body: bytes) -> Mapping[str, object] | None:
+    try:
+        about = json.loads(body)
+        parcel, pieces = about["parcel"], about["pieces"]
+    except (ValueError, TypeError, LookupError):
+        return None
+    sound = (
+        isinstance(parcel, str)
+        and parcel.isalnum()
+        and parcel.isascii()
+        and isinstance(pieces, int)
+        and 0 < pieces <= MOST_BYTES // MESSAGE_OVERHEAD
+    )
+    return about if sound else None
+
+
+async def collect(connection: Connection, body: bytes) -> bytes | None:
+    """The parcel that a message speaks of; None when it is not whole there. Raises `Unavailable`."""
+    about = _about(body)
+    if about is None:
+        return None
+    parcel, number = str(about["parcel"]), int(str(about["pieces"]))
+    parts: list[bytes] = []
+    size = 0
+    for each in range(number):
+        answer = await connection.ask(f"$JS.API.DIRECT.GET.FULCRUM_PIECES.{piece_subject(parcel, each)}")
+        if answer.headers is None or "Nats-Sequence" not in answer.headers:
+            return None
+        parts.append(answer.data)
+        size += len(answer.data)
+        if size > MOST_BYTES:
+            return None
+    whole = b"".join(parts)
+    digest = await asyncio.to_thread(lambda: hashlib.sha256(whole).hexdigest())
+    return whole if digest == about.get("sha256") else None
+
+
+async def discard(connection: Connection, body: bytes) -> None:
+    """The parcel is stored: its pieces may go. Raises `Unavailable`; what stays goes with its age."""
+    about = _about(body)
+    if about is not None:
+        subject = piece_subject(str(about["parcel"]), 0).rpartition(".")[0]
+        await connection.api("STREAM.PURGE.FULCRUM_PIECES", {"filter": f"{subject}.*"})

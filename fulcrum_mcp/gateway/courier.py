@@ -1,0 +1,364 @@
+"""Carries the records of this host from the spools to the stream, and lets go of what the archive has confirmed.
+
+Nothing is taken for carried because it was published: a stream can lose what it acknowledged. What is not confirmed,
+and is not in the stream any more, is sent again. Of several processes that share a data folder one carries; when it
+dies another begins where the archive stands. Nothing leaves the spool but by a confirmation; what can never be
+confirmed, because a record before it is lost, is kept aside for good.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import structlog
+
+from fulcrum_mcp.errors import FulcrumError, Unavailable
+from fulcrum_mcp.gateway.parcels import Load, Packer
+from fulcrum_mcp.ports import AuditStream, Leadership, Parcel, SpoolChunk, SpoolPosition, SpoolSource
+
+__all__ = ["Courier", "CourierConfig", "CourierLag"]
+
+_log = structlog.get_logger("fulcrum.courier")
+
+_START: Final = SpoolPosition(0, 0)
+_WAITS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
+"""Seconds between two tries while the stream does not answer."""
+_CHUNKS: Final = 4
+"""Pieces of one writer's spool in one turn."""
+_MERGE_SECONDS: Final = 1.0
+_MERGE_BYTES: Final = 256 << 10
+_SLACK: Final = 2.0
+"""Seconds by which a parcel must be older than the oldest one in the stream to be missed there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CourierConfig:
+    """Times in seconds, sizes in bytes."""
+
+    linger: float = 0.02
+    idle: float = 0.1
+    """Between two looks when nothing was new for a while."""
+    parcel: int = 256 << 10
+    window: int = 64 << 20
+    """What may be published and not confirmed; the rest waits in the spool."""
+    resend_after: float = 10.0
+    doubt_after: float = 600.0
+    """Then it is sent again whatever the stream seems to hold."""
+    gap_after: float = 60.0
+    """How long a record may be missing before those behind it are kept aside."""
+    tidy_every: float = 5.0
+    standby: float = 1.0
+    breath: float = 0.0002
+
+
+class CourierLag(NamedTuple):
+    """What was published and is not confirmed."""
+
+    records: int
+    size: int
+    seconds: float
+    """Since when the oldest of it waits; 0.0 when nothing does."""
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Everything of one writer between two positions is under way."""
+
+    start: SpoolPosition
+    end: SpoolPosition
+    ends: dict[str, int]
+    records: int
+    size: int
+    since: float
+    at: float
+    """When it was last sent."""
+    tries: int = 0
+    """How often it was sent again."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    packer: Packer
+    position: SpoolPosition = _START
+    begin: SpoolPosition = _START
+    """Where what is not yet marked begins: before `position` when a line is held back."""
+    marks: deque[_Mark] = field(default_factory=deque[_Mark])
+    confirmed: SpoolPosition = _START
+    released: SpoolPosition = _START
+
+
+class _Haul(NamedTuple):
+    writer: str
+    start: SpoolPosition
+    end: SpoolPosition
+    load: Load
+
+
+class Courier:
+    """`run` it as a task on the gateway's loop, or `start` and `close` it."""
+
+    def __init__(
+        self, source: SpoolSource, stream: AuditStream, leadership: Leadership, config: CourierConfig | None = None
+    ) -> None:
+        self._source = source
+        self._stream = stream
+        self._leadership = leadership
+        self._config = config or CourierConfig()
+        self._writers: dict[str, _Writer] = {}
+        self._stored: dict[str, int] = {}
+        self._gaps: dict[str, str] = {}
+        self._heard = 0.0
+        self._tidied = 0.0
+        self._checked = 0.0
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        self.leading = False
+        """Is it this process that carries?"""
+        self.failing: str | None = None
+        """Why nothing is carried at the moment; None when all is well."""
+        self.faults: list[str] = []
+        """What was wrong in the spools since the start; the newest last, a hundred at most."""
+        self.resent = 0
+        """Parcels that were sent again because the stream had lost them."""
+        stream.watch(self._told)
+
+    def start(self) -> None:
+        """Begin, as a task of the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self.run())
+
+    def _told(self, chain: str, seq: int) -> None:
+        self._heard = time.monotonic()
+        if seq > self._stored.get(chain, 0):
+            self._stored[chain] = seq
+
+    def lag(self) -> CourierLag:
+        """What is under way."""
+        marks = [mark for writer in self._writers.values() for mark in writer.marks]
+        oldest = min((mark.since for mark in marks), default=None)
+        waiting = 0.0 if oldest is None else time.monotonic() - oldest
+        return CourierLag(sum(mark.records for mark in marks), sum(mark.size for mark in marks), waiting)
+
+    async def run(self) -> None:
+        """Carry until `close`. Whatever fails is said and tried again."""
+        tries = 0
+        pause = self._config.linger
+        while not self._closing:
+            try:
+                if not await self._lead():
+                    await asyncio.sleep(self._config.standby)
+                    continue
+                moved = await self._turn()
+            except Exception as exc:  # noqa: BLE001 - carrying must not end while the gateway runs
+                self._failed(exc)
+                await asyncio.sleep(_WAITS[min(tries, len(_WAITS) - 1)])
+                tries += 1
+                continue
+            tries = 0
+            self.failing = None
+            pause = self._config.linger if moved else min(pause * 1.5, self._config.idle)
+            await asyncio.sleep(pause)
+
+    def _failed(self, exc: Exception) -> None:
+        what = str(exc) or type(exc).__name__
+        if self.failing != what:
+            self.failing = what
+            _log.warning("records are not carried", reason=what, exc_info=not isinstance(exc, FulcrumError))
+
+    async def _lead(self) -> bool:
+        if not self.leading and self._leadership.acquire():
+            self._writers.clear()
+            self._gaps.clear()
+            await self._ask_stored()
+            self.leading = True
+        return self.leading
+
+    async def _ask_stored(self) -> None:
+        for chain, seq in (await self._stream.stored()).items():
+            self._stored[chain] = max(seq, self._stored.get(chain, 0))
+
+    async def _turn(self) -> bool:
+        """Send what is new, let go of what is confirmed, look after the rest; was anything new?"""
+        hauls = await asyncio.to_thread(self._gather)
+        try:
+            await self._send([parcel for haul in hauls for parcel in haul.load.parcels])
+        except BaseException:
+            for haul in hauls:  # a line that was held back went with them: read it again
+                writer = self._writers[haul.writer]
+                writer.position, writer.packer.held = writer.begin, None
+            raise
+        now = time.monotonic()
+        for haul in hauls:
+            self._mark(haul, now)
+        self._confirm()
+        if now - self._tidied > self._config.tidy_every or any(
+            writer.confirmed.segment != writer.released.segment for writer in self._writers.values()
+        ):
+            every, self._tidied = now - self._tidied > self._config.tidy_every, now
+            await asyncio.to_thread(self._release, every=every)
+        await self._look_after(now)
+        return bool(hauls)
+
+    async def _send(self, parcels: list[Parcel]) -> None:
+        if parcels:
+            await self._stream.publish(parcels)
+
+    def _gather(self) -> list[_Haul]:
+        """On a thread: what is new in all spools, as far as the window has room."""
+        room = self._config.window - self.lag().size
+        hauls: list[_Haul] = []
+        names = self._source.writers()
+        for gone in set(self._writers).difference(names):
+            if not self._writers[gone].marks:
+                del self._writers[gone]
+        for name in names:
+            writer = self._writers.get(name)
+            if writer is None:
+                packer = Packer(name, self._config.parcel, self._config.breath)
+                writer = self._writers[name] = _Writer(packer)
+            position, begin = writer.position, writer.begin
+            for _ in range(_CHUNKS):
+                if room <= 0:
+                    break
+                try:
+                    chunk = self._source.read(name, position)
+                except Unavailable as exc:  # the other writers go on
+                    self._fault(str(exc))
+                    break
+                if chunk is None and writer.packer.held is None:
+                    break
+                haul = self._pack(name, writer.packer, chunk, begin, position)
+                position, room = haul.end, room - haul.load.size
+                begin = begin if writer.packer.held is not None else position
+                hauls.append(haul)
+        return hauls
+
+    def _pack(
+        self, name: str, packer: Packer, chunk: SpoolChunk | None, begin: SpoolPosition, position: SpoolPosition
+    ) -> _Haul:
+        if chunk is None:  # nothing follows the line that was held back
+            return _Haul(name, begin, position, packer.pack((), (), self._stored))
+        load = packer.pack(chunk.lines, chunk.inputs, self._stored, hold=True)
+        for fault in chunk.faults:
+            self._fault(fault)
+        for fault in load.refused:
+            self._fault(f"spool of {name}: {fault}")
+            self._source.keep(name, chunk.position, fault)
+        return _Haul(name, begin, chunk.position, load)
+
+    def _fault(self, what: str) -> None:
+        if what not in self.faults:
+            self.faults[:] = [*self.faults[-99:], what]
+            _log.error("fault in a spool", what=what)
+
+    def _mark(self, haul: _Haul, now: float) -> None:
+        writer, load = self._writers[haul.writer], haul.load
+        writer.position = haul.end
+        writer.begin = haul.start if writer.packer.held is not None else haul.end
+        for chain, why in load.gaps.items():
+            self._gaps.setdefault(chain, why)
+        last = writer.marks[-1] if writer.marks else None
+        near = last is not None and last.end.segment == haul.end.segment and now - last.since < _MERGE_SECONDS
+        if last is not None and near and last.size + load.size < _MERGE_BYTES:
+            last.end, last.at = haul.end, now
+            last.ends.update(load.ends)
+            last.records += load.records
+            last.size += load.size
+        else:
+            writer.marks.append(_Mark(haul.start, haul.end, load.ends, load.records, load.size, now, now))
+
+    def _missing(self, mark: _Mark) -> list[str]:
+        return [chain for chain, seq in mark.ends.items() if self._stored.get(chain, 0) < seq]
+
+    def _confirm(self) -> None:
+        for writer in self._writers.values():
+            while writer.marks and not self._missing(writer.marks[0]):
+                writer.confirmed = writer.marks.popleft().end
+
+    def _release(self, *, every: bool) -> None:
+        """On a thread: remove what is confirmed; every now and then also what nobody will continue."""
+        for name, writer in list(self._writers.items()):
+            if every or writer.confirmed.segment != writer.released.segment:
+                self._source.release(name, writer.confirmed)
+                writer.released = writer.confirmed
+
+    async def _look_after(self, now: float) -> None:
+        """Send again what is missed; keep aside what will never be confirmed."""
+        late = [
+            (name, mark)
+            for name, writer in self._writers.items()
+            for mark in writer.marks
+            if now - mark.at > self._patience(mark)
+        ]
+        if not late or now - self._checked < min(1.0, self._config.resend_after):
+            return
+        self._checked = now
+        await self._ask_stored()
+        self._confirm()
+        oldest = await self._stream.oldest()
+        for name, mark in late:
+            age = time.monotonic() - mark.at
+            if not self._missing(mark) or (self._give_up(name, mark)):
+                continue
+            if oldest is None or age > oldest + _SLACK or age > self._config.doubt_after:
+                await self._send_again(name, mark)
+
+    def _patience(self, mark: _Mark) -> float:
+        """Longer each time: it may be stored, and only the word of it missing."""
+        return min(self._config.resend_after * 2.0**mark.tries, self._config.doubt_after)
+
+    def _give_up(self, name: str, mark: _Mark) -> bool:
+        """Only where a record before it is gone, and processors have been at work since: its segment stays for good."""
+        missing = self._missing(mark)
+        if any(chain not in self._gaps for chain in missing) or self._heard < mark.since + self._config.gap_after:
+            return False
+        for chain in missing:
+            why = f"chain {chain}: {self._gaps[chain]}"
+            self._fault(why)
+            for position in {mark.start, mark.end} - {_START}:
+                self._source.keep(name, position, why)
+            mark.ends.pop(chain)
+        return True
+
+    async def _send_again(self, name: str, mark: _Mark) -> None:
+        parcels = await asyncio.to_thread(self._read_again, name, mark)
+        if not parcels and self._missing(mark):
+            self._fault(f"spool of {name}: {mark.records} records are gone from it that nobody has confirmed")
+        await self._send(parcels)
+        mark.at = time.monotonic()
+        mark.tries += 1
+        self.resent += len(parcels)
+        _log.warning("records sent again", writer=name, parcels=len(parcels), reason="the stream had lost them")
+
+    def _read_again(self, name: str, mark: _Mark) -> list[Parcel]:
+        packer = Packer(name, self._config.parcel, self._config.breath)
+        position, parcels = mark.start, list[Parcel]()
+        attempt = int(time.time())  # so that no earlier attempt, of whatever process, is taken for the same
+        while position < mark.end or packer.held is not None:
+            chunk = self._source.read(name, position)
+            lines, inputs = ((), ()) if chunk is None else (chunk.lines, chunk.inputs)
+            parcels += packer.pack(lines, inputs, self._stored, attempt=attempt, hold=chunk is not None).parcels
+            if chunk is None:
+                break
+            position = chunk.position
+        return parcels
+
+    async def close(self, patience: float = 5.0) -> None:
+        """Send what is still in the spools, for at most `patience` seconds; then stop. Idempotent."""
+        self._closing = True
+        task, self._task = self._task, None
+        if task is not None:
+            done, _ = await asyncio.wait([task], timeout=max(patience, self._config.standby))
+            if not done:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if self.leading:
+            with contextlib.suppress(TimeoutError, FulcrumError):
+                async with asyncio.timeout(patience):
+                    while await self._turn():
+                        pass
+            self.leading = False
+        self._leadership.release()
