@@ -4,14 +4,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from fulcrum_mcp.core.decision import Reason
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["EVERYBODY", "KillSwitch", "SwitchIndex", "SwitchKind", "parse_switch_target"]
+__all__ = [
+    "EVERYBODY",
+    "STOPPED",
+    "KillSwitch",
+    "SwitchIndex",
+    "SwitchKind",
+    "parse_switch_target",
+    "show_switch_target",
+    "stop_reason",
+]
 
 SwitchKind = Literal["key", "agent", "tool", "server", "tenant"]
 
 EVERYBODY = ""
 """The tenant of a switch that stops the calls of all tenants; a tenant can never be named so."""
+
+STOPPED = "stopped"
+"""The code of the reason that a stopped call is denied for."""
 
 _KINDS: tuple[SwitchKind, ...] = get_args(SwitchKind)
 _MOST = 256
@@ -67,3 +80,13 @@ def parse_switch_target(value: object, where: str) -> tuple[SwitchKind, str]:
     if kind is None or not target or len(target) > _MOST or not target.isprintable():
         raise Invalid(f'{where}: "{value:.80}" names nothing to stop; {form}.')
     return kind, target
+
+
+def show_switch_target(switch: KillSwitch) -> str:
+    """What `parse_switch_target` reads."""
+    return f"{switch.kind}:{switch.target}"
+
+
+def stop_reason(switch: KillSwitch) -> Reason:
+    """Why a call is denied, in the words of whoever threw the switch; the rule is the switch's id."""
+    return Reason("", switch.id, STOPPED, f"{switch.kind} {switch.target} is stopped: {switch.reason}")

@@ -5,19 +5,22 @@ method goes upstream with a ticket or not at all.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 from fulcrum_mcp.errors import UpstreamFailed
+from fulcrum_mcp.gateway.calling_off import calling_off
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.gate import Gate, mine_of, refused
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.methods import GOVERNED, KNOWN
 from fulcrum_mcp.gateway.pending import Pending
 from fulcrum_mcp.gateway.relay import UPSTREAM_FAILED, Relay, Rename, failure_message
-from fulcrum_mcp.gateway.respond import Responder
+from fulcrum_mcp.gateway.respond import Responder, refusal
 from fulcrum_mcp.gateway.sessions import Session
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import TASK_METHODS, Tasks
@@ -35,6 +38,8 @@ _ACCEPTED: Final = 202
 _NOT_FOUND: Final = 404
 _BAD_GATEWAY: Final = 502
 _CHALLENGES: Final = (401, 403)
+_ERRAND: Final = 5.0
+"""Seconds that telling an upstream of a stopped call may take."""
 _PASSED_HEADERS: Final = ("retry-after", "allow", "cache-control")
 
 
@@ -50,6 +55,7 @@ class Exchange:
     tasks: Tasks
     counted: Counter[str] = field(default_factory=Counter[str])
     """Requests by method, and `forwarded_without_decision`, which stays 0."""
+    _errands: set["asyncio.Future[None]"] = field(default_factory=set["asyncio.Future[None]"])
 
     @property
     def name(self) -> str:
@@ -74,9 +80,12 @@ class Exchange:
         try:
             if method in TASK_METHODS and method != "tasks/list":
                 task = message.params.get("taskId")
-                if self.tasks.find(incoming.principal, self.name, task) is None:
+                held = self.tasks.find(incoming.principal, self.name, task)
+                if held is None:
                     return refused(message, _INVALID_PARAMS, "Invalid params: no such task")
                 pending.task = str(task)
+                if held.stopped is not None:
+                    return Answer(200, refusal(pending, held, held.stopped))
             elif governed:
                 judged = await self.gate.judge(incoming, message, pending)
                 if isinstance(judged, Answer):
@@ -111,8 +120,12 @@ class Exchange:
         judged = await self.gate.judge(incoming, message, pending)
         if isinstance(judged, Answer) or pending.ticket is None:
             return Answer(_ACCEPTED)
-        answer = await self._pass(incoming, judged)
-        self.settler.finish(pending.ticket, "ok" if answer.status < _BAD_REQUEST else "error")
+        outcome = "cancelled"
+        try:
+            answer = await self._pass(incoming, judged)
+            outcome = "ok" if answer.status < _BAD_REQUEST else "error"
+        finally:
+            self.settler.finish(pending.ticket, outcome)
         return answer
 
     async def listen(self, incoming: Incoming, rename: Rename | None = None) -> Answer:
@@ -208,29 +221,20 @@ class Exchange:
             msg = f"{message.method} would have been forwarded without a decision"
             raise RuntimeError(msg)
         began = time.perf_counter_ns()
-        try:
-            reply = await self.upstream.send(self._outgoing(incoming, message))
-            if not reply.streams or reply.status in _CHALLENGES:
-                answer = await self._single(pending, reply)
-                answer.timings = self._timings(ticket, began)
-                return answer
-        except UpstreamFailed as fault:
-            if ticket is not None:
-                outcome = "timeout" if fault.timeout else "outcome_unknown" if fault.sent else "error"
-                self.settler.finish(ticket, outcome, sent=fault.sent, is_error=True)
-            return Answer(200, failure_message(pending, str(fault)))
-        except asyncio.CancelledError:
-            if ticket is not None:
-                self.settler.finish(ticket, "cancelled", is_error=True)
-            raise
-        except Exception:
-            if ticket is not None:  # what nobody foresaw must not hold a reservation for ever
-                self.settler.finish(ticket, "outcome_unknown", is_error=True)
-            raise
+        held = self._held(pending)
+        if held is not None and held is ticket:
+            held.halts.append(partial(self._call_off, incoming, message, held))
+        reply = await self._ask(incoming, message, pending, held)
+        if isinstance(reply, Answer):
+            reply.timings = self._timings(ticket, began)
+            return reply
         session: Session | None = None if pending.modern else incoming.session
         relay = Relay(reply, self.catalog, self.responder, self.settler, pending, session, rename)
         if session is not None:
             relay.replay = session.record()
+        if held is not None:
+            relay.held = held
+            held.halts.append(relay.stop)
         return Answer(
             reply.status,
             events=relay.events(),
@@ -240,6 +244,71 @@ class Exchange:
             timings=self._timings(ticket, began),
             upstream=reply,
         )
+
+    async def _ask(
+        self, incoming: Incoming, message: Message, pending: Pending, held: Ticket | None
+    ) -> UpstreamReply | Answer:
+        """The stream that the upstream answers with, or the answer for the client."""
+        task = asyncio.current_task()
+        assert task is not None
+        halt = task.cancel
+        if held is not None:
+            held.halts.append(halt)
+        try:
+            reply = await self.upstream.send(self._outgoing(incoming, message))
+            if reply.streams and reply.status not in _CHALLENGES:
+                return reply
+            return await self._single(pending, reply)
+        except (UpstreamFailed, asyncio.CancelledError) as fault:
+            answer = self._broken(fault, pending, held, task)
+            if answer is None:
+                raise
+            return answer
+        except Exception:
+            if pending.ticket is not None:  # what nobody foresaw must not hold a reservation for ever
+                self.settler.finish(pending.ticket, "outcome_unknown", is_error=True)
+            raise
+        finally:
+            if held is not None and halt in held.halts:
+                held.halts.remove(halt)
+
+    def _broken(
+        self, fault: BaseException, pending: Pending, held: Ticket | None, task: "asyncio.Task[Any]"
+    ) -> Answer | None:
+        """No answer came; None: the client has gone."""
+        gone = not isinstance(fault, UpstreamFailed)
+        if held is not None and held.stopped is not None and not (gone and task.cancelling() > 1):
+            if task.cancelling():
+                task.uncancel()  # the switch cancelled it, not the client
+            return Answer(200, refusal(pending, held, held.stopped))
+        ticket = pending.ticket
+        if isinstance(fault, UpstreamFailed):
+            if ticket is not None:
+                outcome = "timeout" if fault.timeout else "outcome_unknown" if fault.sent else "error"
+                self.settler.finish(ticket, outcome, sent=fault.sent, is_error=True)
+            return Answer(200, failure_message(pending, str(fault)))
+        if ticket is not None:
+            self.settler.finish(ticket, "cancelled", is_error=True)
+        return None
+
+    def _held(self, pending: Pending) -> Ticket | None:
+        """The call that a request is about: its own, or the one whose task it asks after."""
+        if pending.task is None:
+            return pending.ticket
+        return self.tasks.find(pending.principal, self.name, pending.task)
+
+    def _call_off(self, incoming: Incoming, message: Message, ticket: Ticket) -> None:
+        """Tell the upstream that a call was stopped."""
+        told = calling_off(incoming, message, ticket)
+        if told is not None:
+            errand = asyncio.ensure_future(self._errand(*told))
+            self._errands.add(errand)
+            errand.add_done_callback(self._errands.discard)
+
+    async def _errand(self, incoming: Incoming, note: Message) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_ERRAND):
+                await self._pass(incoming, note)
 
     def _timings(self, ticket: Ticket | None, began: int) -> tuple[tuple[str, int], ...]:
         upstream = (time.perf_counter_ns() - began) // 1000

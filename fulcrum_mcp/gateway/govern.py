@@ -18,6 +18,7 @@ from fulcrum_mcp.core.call import Call
 from fulcrum_mcp.core.decision import Decision, Reason, Verdict, combine
 from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
+from fulcrum_mcp.core.switch import KillSwitch, stop_reason
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import new_id, now_ns
@@ -27,7 +28,7 @@ from fulcrum_mcp.gateway.policy_input import policy_document, redacted_document
 from fulcrum_mcp.gateway.records import decided_draft
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
-from fulcrum_mcp.gateway.ticket import Ticket, amounts_of, scopes_of, subject_of
+from fulcrum_mcp.gateway.ticket import Judged, Ticket, amounts_of, scopes_of, subject_of
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.ports import BudgetLedger, History, HistoryView
 
@@ -69,10 +70,13 @@ class Governor:
     async def judge(self, call: Call, snapshot: Snapshot, root: Ticket | None = None) -> Ticket | Denial:
         """Decide, reserve and record. With `root` (the ticket of leg 0) nothing is charged a second time."""
         started = time.perf_counter_ns()
+        stopped = self._stopping(call)
+        if stopped is not None:
+            snapshot = self._holder.current
         arguments = encode(call.arguments)
         document = _NOTHING
         try:
-            refusal = await self._refusal(call, snapshot)
+            refusal = _stop(stopped) if stopped is not None else await self._refusal(call, snapshot)
             if refusal is None:
                 document = policy_document(
                     call,
@@ -93,6 +97,11 @@ class Governor:
         ticket.started_ns = started
         ticket.root = root
         return await self._admit(ticket, arguments)
+
+    def _stopping(self, call: Call) -> KillSwitch | None:
+        """The kill switch that stops a call now, whichever snapshot it began with."""
+        switches = self._holder.current.switches
+        return switches.stopping(scopes_of(call)) if switches.switches else None
 
     async def _refusal(self, call: Call, snapshot: Snapshot) -> Decision | None:
         """What is refused before any policy sees the arguments."""
@@ -175,6 +184,7 @@ class Governor:
                 ticket.decision_id,
                 decision,
                 at=at,
+                snapshot=ticket.snapshot.revision,
                 reserve=reserve,
                 held=isinstance(outcome, Reserved) and not outcome.repeated,
                 arguments_mac=mac(self._mac_key(call.principal.tenant), arguments),
@@ -193,7 +203,13 @@ class Governor:
             unremembered = await self._remember(ticket)
             if unremembered is not None:
                 return unremembered
+        stopped = self._stopping(call)
+        if stopped is not None:  # thrown while this call was judged
+            denial = Denial(ticket.decision_id, "deny", (stop_reason(stopped),))
+            self.settler.finish(ticket, "cancelled", sent=False, is_error=True, judged=Judged(denial=denial))
+            return denial
         ticket.timings = (decided_us, (time.perf_counter_ns() - decided) // 1000)
+        self.settler.in_flight.enter(ticket)
         return ticket
 
     async def _remember(self, ticket: Ticket) -> Denial | None:
@@ -229,6 +245,10 @@ class Governor:
 
 def _denied(code: str, message: str) -> Decision:
     return Decision("deny", (Reason("", "", code, message),))
+
+
+def _stop(switch: KillSwitch) -> Decision:
+    return Decision("deny", (stop_reason(switch),))
 
 
 def _unrecorded(ticket: Ticket, fault: Unavailable) -> Denial:

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from fulcrum_mcp.core.switch import SwitchIndex, stop_reason
+from fulcrum_mcp.gateway.denial import Denial
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.sessions import Sessions
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import Tasks
+from fulcrum_mcp.gateway.ticket import Judged
 
 __all__ = ["LOST_AFTER", "Hub"]
 
@@ -33,6 +36,20 @@ class Hub:
             if pending.ticket is not None:
                 outcome = "cancelled" if pending.cancelled else "outcome_unknown"
                 self.settler.finish(pending.ticket, outcome, is_error=True)
+
+    def stop(self, switches: SwitchIndex) -> int:
+        """End every call that a kill switch stops, within this turn of the loop: settle it, tell its client; how many.
+
+        What an upstream still answers to it is not passed on.
+        """
+        stopped = self.settler.in_flight.stopped_by(switches)
+        for ticket, switch in stopped:
+            ticket.stopped = Denial(ticket.decision_id, "deny", (stop_reason(switch),))
+            halts = tuple(ticket.halts)
+            self.settler.finish(ticket, "cancelled", is_error=True, judged=Judged(denial=ticket.stopped))
+            for halt in halts:
+                halt()
+        return len(stopped) + (self.rounds.stop(switches) if switches.switches else 0)
 
     def warm(self) -> None:
         """Begin to read every upstream's catalog in the background."""

@@ -100,13 +100,14 @@ def decided_draft(
     decision: Decision,
     *,
     at: int,
+    snapshot: str,
     reserve: Reserve | None,
     held: bool,
     arguments_mac: str,
     inputs: bytes | None,
     duration_us: int,
 ) -> RecordDraft:
-    """The record that must be durable before a call is forwarded.
+    """The record that must be durable before a call is forwarded; `snapshot` is the revision it was judged by.
 
     `reserve`: what was asked of the ledger; `held`: it holds that. A ledger that was lost is rebuilt from `budgets`,
     `reserved` and `taints`, and from `charged` of `finished` records.
@@ -123,6 +124,7 @@ def decided_draft(
         "pin": call.tool.pin if call.tool is not None else "",
         "principal": _who_text(principal),
         "effect": decision.effect,
+        "snapshot": snapshot,
         "reasons": said.reasons,
         "warnings": said.warnings,
         "policies": said.policies,
@@ -172,6 +174,7 @@ def finished_draft(
         "leg": call.leg,
         "server": call.server,
         "tool": call.target,
+        "principal": _who_text(call.principal),
         "outcome": outcome,
         "is_error": is_error,
         "result_mac": result_mac,
@@ -199,7 +202,8 @@ def finished_draft(
 
 def outcome_unknown_draft(tenant: str, decided: Mapping[str, Any]) -> RecordDraft:
     """The end of a call whose gateway died: what was decided is known, what became of it is not."""
-    kept = {name: decided[name] for name in ("decision_id", "call_id", "leg", "server", "tool") if name in decided}
+    names = ("decision_id", "call_id", "leg", "server", "tool", "principal")
+    kept = {name: decided[name] for name in names if name in decided}
     data = {**kept, "outcome": "outcome_unknown", "is_error": True, "cost": decided.get("cost", {})}
     return RecordDraft(
         id=new_id(),

@@ -3,6 +3,7 @@
 An inspected call holds back its answer and the notifications before it until the result was judged.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -15,9 +16,10 @@ from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.denial import tool_error
 from fulcrum_mcp.gateway.pending import Pending
-from fulcrum_mcp.gateway.respond import Answered, Responder, redact_text
+from fulcrum_mcp.gateway.respond import Answered, Responder, redact_text, refusal
 from fulcrum_mcp.gateway.sessions import Replay, Session
 from fulcrum_mcp.gateway.settle import Settler
+from fulcrum_mcp.gateway.ticket import Ticket
 from fulcrum_mcp.gateway.wire import Peek, WireError, error_message, peek_message, same_id
 from fulcrum_mcp.ports import ServerSentEvent, UpstreamReply
 
@@ -31,6 +33,9 @@ UPSTREAM_FAILED: Final = 502001
 _MAX_HELD: Final = 1000
 _SILENT: Final = frozenset(("notifications/resources/updated", "notifications/cancelled"))
 """Notifications that tell nothing of a call's result; nor do those of changed lists."""
+
+
+_closing: Final[set["asyncio.Future[None]"]] = set()
 
 
 def failure_message(pending: Pending, text: str) -> bytes:
@@ -56,6 +61,8 @@ class Relay:
     replay: Replay | None = None
     resumed: bool = False
     """The rest of a stream that the client lost: the upstream may send again what was answered before."""
+    held: Ticket | None = None
+    """The call that the request is about: its own, or the one whose task it asks after."""
     repeats: bool = False
     """Policies judge results, and this stream may repeat what was said beside one: held until an answer tells."""
     _identified: bool = False
@@ -63,32 +70,83 @@ class Relay:
     """The request was answered, or it is over."""
     _held: list[ServerSentEvent] = field(default_factory=list[ServerSentEvent])
     _result: Answered | None = None
+    _waiter: "asyncio.Task[object] | None" = None
+    """Who waits for the upstream at this moment."""
     _told: list[str | int] = field(default_factory=list[str | int])
     """The requests that were answered on this resumed stream."""
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """The events for the client; `close` must be called after them, or instead."""
-        failure: str | None = None
+        failure = f"upstream {self.catalog.name}: ended the stream without an answer"
+        heard = self.reply.events()
         try:
-            async for event in self.reply.events():
-                for ready in await self._pass(event):
+            while not self._stopped and (found := await self._next(heard)) is not None:
+                for ready in found:
                     yield ready
-            failure = f"upstream {self.catalog.name}: ended the stream without an answer"
         except UpstreamFailed as fault:
             failure = str(fault)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._stopped or task is None or task.uncancel():
+                raise
         pending = self.pending
         if pending is None or self._done:
+            return
+        if self._stopped:
+            yield self._last_words(pending)
             return
         resumable = self._resumable(pending)
         self._finish("outcome_unknown", resumable=resumable)
         if not resumable:
             yield ServerSentEvent(data=failure_message(pending, failure))
 
+    async def _next(self, heard: AsyncIterator[ServerSentEvent]) -> list[ServerSentEvent] | None:
+        """What the client gets for the next event; None at the end of the stream."""
+        self._waiter = asyncio.current_task()
+        try:
+            event = await anext(heard, None)
+            return None if event is None else await self._pass(event)
+        finally:
+            self._waiter = None
+
+    @property
+    def _stopped(self) -> bool:
+        return self.held is not None and self.held.stopped is not None
+
+    def stop(self) -> None:
+        """A kill switch has ended the call: the upstream is given up, and the client's next event is the denial."""
+        if self._waiter is not None:
+            self._waiter.cancel()  # ends its wait for the upstream only: see `events`
+        elif self.pending is not None and self.pending.lost_at is not None and self.replay is not None:
+            self.replay.add(self._final(self.pending))
+            self.replay.answered = True
+        else:
+            _closing.add(task := asyncio.ensure_future(self.reply.close()))
+            task.add_done_callback(_closing.discard)
+
+    def _last_words(self, pending: Pending) -> ServerSentEvent:
+        """The denial, as the end of this stream and of what is kept of it."""
+        self._done = True
+        if self.session is not None:
+            self.session.open.pop(pending.request_id, None)
+        final = self._final(pending)
+        if self.replay is not None:
+            self.replay.add(final)
+            self.replay.answered = True
+        return final
+
+    def _final(self, pending: Pending) -> ServerSentEvent:
+        assert self.held is not None
+        assert self.held.stopped is not None
+        return ServerSentEvent(data=refusal(pending, self.held, self.held.stopped))
+
     async def close(self) -> None:
         """Give the stream up; a request that was not answered by then is cancelled. Idempotent."""
         try:
             await self.reply.close()
         finally:
+            if self.held is not None and self.stop in self.held.halts:
+                self.held.halts.remove(self.stop)
             if self.replay is not None:
                 self.replay.end()
             if self.pending is not None and not self._done and self.pending.lost_at is None:

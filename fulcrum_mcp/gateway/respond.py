@@ -21,7 +21,7 @@ from fulcrum_mcp.gateway.tasks import TERMINAL, Tasks
 from fulcrum_mcp.gateway.ticket import Judged, Ticket
 from fulcrum_mcp.gateway.wire import Peek, WireError, decode_strict, encode, error_message, peek_result, refuse_folded
 
-__all__ = ["Answered", "Responder"]
+__all__ = ["Answered", "Responder", "refusal"]
 
 _WITHHELD: Final = 502002
 _AT_ONCE: Final = 100
@@ -49,7 +49,8 @@ class Responder:
     async def answer(self, pending: Pending, catalog: Catalog, text: bytes, peek: Peek) -> Answered:
         """The answer as the client may see it. `text` is a response to `pending`; it is settled when this returns."""
         if pending.ticket is not None:
-            return await self._governed(pending, pending.ticket, text, peek)
+            known = self._stopped(pending, pending.ticket)
+            return known or await self._governed(pending, pending.ticket, text, peek)
         if pending.task is not None:
             return await self._task(pending, pending.task, text, peek)
         if peek.error is not UNSET and peek.result is UNSET:
@@ -66,8 +67,9 @@ class Responder:
         judged: Judged | None = None
         if ticket.inspects:
             inspected = await self._inspect(pending, ticket, text, raw, failed=failed)
-            if inspected.withheld:
-                return inspected.answered
+            stopped = self._stopped(pending, ticket)
+            if stopped is not None or inspected.withheld:
+                return stopped or inspected.answered
             judged, text, raw = inspected.judged, inspected.answered.text, inspected.raw
         if failed:
             self._settler.finish(ticket, "error", is_error=True, result=raw, judged=judged)
@@ -97,22 +99,20 @@ class Responder:
         if judged.denial is not None:
             if not keep:
                 self._settler.finish(ticket, "withheld", is_error=True, result=raw, judged=judged)
-            told = denial_message(
-                pending.request_id,
-                judged.denial,
-                # What tasks/result brings is the call's own result; what other tasks/* say is the state of a task.
-                method=pending.method if pending.task and pending.method != "tasks/result" else ticket.call.method,
-                modern=pending.modern,
-                structured=pending.structured,
-                deny_as=pending.snapshot.limits.deny_as,
-            )
-            return _Inspected(Answered(told, withheld=True), judged, raw)
+            return _Inspected(Answered(refusal(pending, ticket, judged.denial), withheld=True), judged, raw)
         if judged.text is not None:
             member = "error" if failed else "result"
             raw = msgspec.json.decode(judged.text, type=dict[str, Raw])["error"] if failed else judged.text
             raw = bytes(raw)
             text = _with_member(text, member, raw)
         return _Inspected(Answered(text), judged, raw)
+
+    @staticmethod
+    def _stopped(pending: Pending, ticket: Ticket) -> Answered | None:
+        """What the client gets of a call that a kill switch has ended, whatever its upstream says."""
+        if ticket.stopped is None:
+            return None
+        return Answered(refusal(pending, ticket, ticket.stopped), withheld=True)
 
     async def _listed(self, pending: Pending, catalog: Catalog, text: bytes) -> Answered:
         """Leave out what the principal may not see; learn what it is shown."""
@@ -163,11 +163,17 @@ class Responder:
         ticket = self._tasks.find(pending.principal, pending.server, task_id)
         if ticket is None:
             return Answered(text)
+        stopped = self._stopped(pending, ticket)
+        if stopped is not None:
+            return stopped
         raw = _raw(peek)
         judged: Judged | None = None
         if ticket.inspects:
             failed = peek.error is not UNSET
             inspected = await self._inspect(pending, ticket, text, raw, failed=failed, keep=True)
+            stopped = self._stopped(pending, ticket)
+            if stopped is not None:
+                return stopped
             if inspected.withheld:
                 self._settler.finish(ticket, "withheld", is_error=True, result=raw, judged=inspected.judged)
                 return inspected.answered
@@ -194,6 +200,19 @@ class Responder:
         except (WireError, KeyError, TypeError) as fault:
             return Answered(error_message(pending.request_id, _WITHHELD, f"the list of tasks is malformed: {fault}"))
         return Answered(encode(document))
+
+
+def refusal(pending: Pending, ticket: Ticket, denial: Denial) -> bytes:
+    """The answer to a request about a call that was admitted and then denied."""
+    return denial_message(
+        pending.request_id,
+        denial,
+        # What tasks/result brings is the call's own result; what other tasks/* say is the state of a task.
+        method=pending.method if pending.task and pending.method != "tasks/result" else ticket.call.method,
+        modern=pending.modern,
+        structured=pending.structured,
+        deny_as=pending.snapshot.limits.deny_as,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,12 @@ from typing import Any, Final
 import msgspec
 
 from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.core.switch import SwitchIndex
 from fulcrum_mcp.gateway.pending import owner_of
 from fulcrum_mcp.gateway.seal import Sealer
 from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.settle import Settler
-from fulcrum_mcp.gateway.ticket import Ticket
+from fulcrum_mcp.gateway.ticket import Ticket, scopes_of
 from fulcrum_mcp.gateway.wire import encode
 
 __all__ = ["Resumed", "Rounds", "StateRefused"]
@@ -115,6 +116,17 @@ class Rounds:
             return Resumed(fields["s"], None, 0)
         del self._open[fields["c"]]
         return Resumed(fields["s"], waiting.root, waiting.leg)
+
+    def stop(self, switches: SwitchIndex) -> int:
+        """Settle, at their estimate, the calls that kill switches stop; how many. Their next leg is a new call."""
+        found = [
+            call_id
+            for call_id, waiting in self._open.items()
+            if switches.stopping(scopes_of(waiting.root.call)) is not None
+        ]
+        for call_id in found:
+            self._settler.give_up(self._open.pop(call_id).root)
+        return len(found)
 
     def sweep(self) -> None:
         """Settle what never came back."""

@@ -12,6 +12,7 @@ from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.figures import Figures
 from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.in_flight import InFlight
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.policy_input import with_result
 from fulcrum_mcp.gateway.records import finished_draft
@@ -30,6 +31,7 @@ class Settler:
         self._journal = journal
         self._history = history
         self._mac_key = mac_key
+        self.in_flight = InFlight()
         self.figures = Figures()
         self.tracer: Tracer | None = None
         """None: calls are not traced."""
@@ -72,6 +74,7 @@ class Settler:
         if ticket.spent:
             return
         ticket.spent = True
+        self.in_flight.leave(ticket)
         root = ticket.root or ticket
         operation: Commit | None = None
         actual: Amounts | None = None
@@ -88,6 +91,7 @@ class Settler:
         """Record that a leg ended by asking for input; the call's reservation stays open under its root."""
         if not ticket.spent:
             ticket.spent = True
+            self.in_flight.leave(ticket)
             self._journal.settle(Settlement(None, self._finished(ticket, "input_required")))
 
     def give_up(self, root: Ticket) -> None:

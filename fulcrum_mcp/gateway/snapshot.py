@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from fulcrum_mcp.core.budget import Match
 from fulcrum_mcp.core.redact import Substitute
+from fulcrum_mcp.core.switch import SwitchIndex
 from fulcrum_mcp.ports import PolicyEngine
 
 __all__ = ["Limits", "Snapshot", "SnapshotHolder"]
@@ -34,12 +35,24 @@ class Snapshot:
     limits: Limits = field(default_factory=Limits)
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
     """Labels of each server."""
+    switches: SwitchIndex = field(default_factory=SwitchIndex)
+    """What stops calls before any policy is asked."""
+    config_revision: int = 0
+    """The revision of the stored configuration that this was made of."""
 
 
 class SnapshotHolder:
     """Holds the current snapshot. Replacing it is one assignment: nobody sees half of it."""
 
-    __slots__ = ("current",)
+    __slots__ = ("current", "on_swap")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.current = snapshot
+        self.on_swap: list[Callable[[Snapshot], None]] = []
+        """Told at once of the new snapshot, on the event loop, before anything else can run there."""
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Every call that begins from now on is judged by `snapshot`."""
+        self.current = snapshot
+        for told in self.on_swap:
+            told(snapshot)

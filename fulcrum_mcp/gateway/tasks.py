@@ -41,6 +41,7 @@ class Tasks:
         known = self._tasks.get(key)
         if known is not None:
             self._settler.finish(known.ticket, "outcome_unknown", is_error=True)
+        ticket.task = task_id
         self._tasks[key] = _Task(ticket, ticket.call.server, time.monotonic() + _TTL)
 
     def find(self, principal: Principal, server: str, task_id: object) -> Ticket | None:

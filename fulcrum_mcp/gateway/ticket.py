@@ -1,6 +1,6 @@
 """The ticket of an admitted call, and what a call is to budgets and history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,11 +25,14 @@ class Ticket:
         "decision",
         "decision_id",
         "document",
+        "halts",
         "reserved",
         "root",
         "snapshot",
         "spent",
         "started_ns",
+        "stopped",
+        "task",
         "timings",
         "trace",
     )
@@ -46,6 +49,12 @@ class Ticket:
         self.root: Ticket | None = None
         """The ticket of leg 0, which holds the reservation of all legs."""
         self.spent = False
+        self.stopped: Denial | None = None
+        """Set when a kill switch has ended the call: all that its client may still see of it."""
+        self.task: str | None = None
+        """The task as which the upstream finishes the call later."""
+        self.halts: list[Callable[[], None]] = []
+        """How those who wait for its upstream are told that it was stopped."""
         self.started_ns = 0
         self.timings: tuple[int, int] = (0, 0)
         """Microseconds for deciding, and for reserving and recording."""

@@ -55,6 +55,7 @@ def test_decided_says_everything_about_the_decision_and_nothing_of_the_arguments
         "dec_1",
         DECISION,
         at=20 * day + 7000,
+        snapshot="s1",
         reserve=reserve,
         held=True,
         arguments_mac="hmac-sha256:00",
@@ -73,6 +74,7 @@ def test_decided_says_everything_about_the_decision_and_nothing_of_the_arguments
         "pin": "p",
         "principal": {"agent": "ann", "key": "k1", "roles": ["dev"], "on_behalf_of": {"sub": "human"}},
         "effect": "allow",
+        "snapshot": "s1",
         "reasons": [{"policy": "p1", "rule": "allow", "code": "allowed", "message": "yes"}],
         "warnings": [{"policy": "p1", "rule": "warn", "code": "careful", "message": "hm"}],
         "policies": {"p1": "r1"},
@@ -113,6 +115,7 @@ def test_finished_says_how_it_ended() -> None:
         "leg": 2,
         "server": "files",
         "tool": "echo",
+        "principal": {"agent": "ann", "key": "k1", "roles": ["dev"], "on_behalf_of": {"sub": "human"}},
         "outcome": "withheld",
         "is_error": True,
         "result_mac": "m",
@@ -127,7 +130,16 @@ def test_finished_says_how_it_ended() -> None:
 
 def test_end_of_a_dead_gateways_call_names_it_and_what_it_was_charged() -> None:
     draft = decided_draft(
-        CALL, "dec_1", DECISION, at=1, reserve=None, held=False, arguments_mac="", inputs=None, duration_us=0
+        CALL,
+        "dec_1",
+        DECISION,
+        at=1,
+        snapshot="s",
+        reserve=None,
+        held=False,
+        arguments_mac="",
+        inputs=None,
+        duration_us=0,
     )
     unknown = outcome_unknown_draft("acme", data_of(draft))
     assert (unknown.type, unknown.subject) == (FINISHED, "call_1")
@@ -137,6 +149,7 @@ def test_end_of_a_dead_gateways_call_names_it_and_what_it_was_charged() -> None:
         "leg": 2,
         "server": "files",
         "tool": "echo",
+        "principal": {"agent": "ann", "key": "k1", "roles": ["dev"], "on_behalf_of": {"sub": "human"}},
         "outcome": "outcome_unknown",
         "is_error": True,
         "cost": {"calls": 1},
