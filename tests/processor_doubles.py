@@ -1,17 +1,24 @@
 """The archive and the stream of an installation in memory, unkind: any order, any number of times, lost answers."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from fulcrum_adapters.memory.audit import MemoryAuditStore
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft
 from fulcrum_mcp.core.frames import INPUTS, RECORD, frame
-from fulcrum_mcp.errors import Conflict, Unavailable
+from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import ArchivedRecord, DeadLetter, Link, Parcel, StoreBatch, StoreState, StreamLag
 
-__all__ = ["Feed", "Rig", "SmallArchive", "Turns", "parcels_of", "tenant_of"]
+__all__ = ["Feed", "Rig", "SmallArchive", "Turns", "parcels_of", "tenant_of", "until"]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what others bring about, bounded."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - it comes about on another thread
+            await asyncio.sleep(0.002)
 
 
 def tenant_of(subject: str) -> str | None:
@@ -114,7 +121,7 @@ class Feed:
 
 
 class SmallArchive:
-    """An `Archive`, its `Chains` and an `AuditReader` over it."""
+    """An `Archive` and its `Chains`."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[str, int], ArchivedRecord] = {}
@@ -169,14 +176,15 @@ class SmallArchive:
     def add(self, batch: StoreBatch) -> None:
         self._trouble()
         if self.numbers & {(tenant, number) for tenant, number, _ in batch.checkpoints}:
-            raise Conflict("a checkpoint of that number is there")
+            raise Unavailable("a checkpoint of that number is there")
         self.numbers |= {(tenant, number) for tenant, number, _ in batch.checkpoints}
         self.store_of_chains.add(batch)
 
     def close(self) -> None:
         pass
 
-    def lines(self, tenant: str | None) -> Iterator[bytes]:
+    def reader(self) -> MemoryAuditStore:
+        """What it holds now, for questions."""
         store = MemoryAuditStore()
         state = self.store_of_chains
         rows = [
@@ -185,7 +193,7 @@ class SmallArchive:
         ]
         checkpoints = [(name, number, line) for (name, number), line in state._checkpoints.items()]
         store.add(StoreBatch(rows=[*rows], checkpoints=checkpoints))
-        return store.lines(tenant)
+        return store
 
 
 class Turns:

@@ -1,0 +1,213 @@
+"""Stores what comes over the stream: any number of these at once, in any order, each record once.
+
+A delivery is acknowledged only after what it holds is committed. Nothing that cannot be read or stored is dropped: it
+is kept whole as a dead letter. While the archive does not answer, what was fetched is held and nothing more is fetched.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.ports import Archive, AuditFeed, DeadLetter, Delivery
+from fulcrum_mcp.processor.parcels import Entry, unpack
+from fulcrum_mcp.processor.patience import Patience, waited
+
+__all__ = ["Storer", "StorerConfig"]
+
+_log = structlog.get_logger("fulcrum.processor")
+
+_TOLD = 10
+"""Dead letters of one batch that the log names one by one."""
+_RECENT = 60.0
+"""Seconds for which a success shows that the archive itself works."""
+_ENOUGH = 8
+"""Records refused one by one, and none taken: then it is not the records."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorerConfig:
+    """Seconds, except where it says otherwise."""
+
+    deliveries: int = 512
+    """At most in one batch."""
+    batch_bytes: int = 8 << 20
+    """About what one batch may hold; three may be in memory."""
+    wait: float = 1.0
+    """For something to come."""
+    aside: float = 10.0
+    """Until what the archive refuses is tried again, while nothing shows that it takes anything."""
+    longest: float = 10.0
+    """Between two tries when the archive or the stream does not answer."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What was fetched at once, taken apart."""
+
+    deliveries: Sequence[Delivery]
+    entries: list[list[Entry]] = field(default_factory=list)
+    """Of each delivery."""
+    letters: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def oldest(self) -> int | None:
+        return min((entry.record.time for entries in self.entries for entry in entries), default=None)
+
+
+class Storer:
+    """`run` it until told to stop. `tenant_of` says whose parcels come under a subject, None: nobody's."""
+
+    def __init__(
+        self,
+        feed: AuditFeed,
+        archive: Archive,
+        tenant_of: Callable[[str], str | None],
+        config: StorerConfig | None = None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._feed = feed
+        self._archive = archive
+        self._tenant_of = tenant_of
+        self._config = config or StorerConfig()
+        self._clock = clock
+        self._most = min(32, self._config.deliveries)
+        self._succeeded = -_RECENT
+        self._in_hand: list[_Batch] = []
+        self.stored = 0
+        """Records that were committed, those that were there already included."""
+        self.letters = 0
+        self.newest = 0
+        """Time of the youngest record that was stored, us; 0: none."""
+        self.feed_fault: str | None = None
+        self.archive_fault: str | None = None
+
+    def oldest(self) -> int | None:
+        """Time (us) of the oldest record in hand, None when there is none."""
+        times = [batch.oldest for batch in self._in_hand]
+        return min((found for found in times if found is not None), default=None)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Fetch and store; ends when `stopping` is set, what was fetched is stored or given back."""
+        queue: asyncio.Queue[_Batch | None] = asyncio.Queue(maxsize=1)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._fetch_all(queue, stopping))
+            while (batch := await queue.get()) is not None:
+                await self._keep(batch, stopping)
+                self._in_hand.remove(batch)
+
+    async def _fetch_all(self, queue: asyncio.Queue[_Batch | None], stopping: asyncio.Event) -> None:
+        patience = Patience(self._config.longest)
+        while not stopping.is_set():
+            try:
+                deliveries = await self._feed.fetch(self._most, self._config.wait)
+                self.feed_fault = None
+                patience.reset()
+            except Exception as exc:  # noqa: BLE001 - whatever it is, what is in the stream comes again
+                self.feed_fault = patience.told(exc, "audit.fetch.waits", self.feed_fault)
+                await waited(stopping, patience.next())
+                continue
+            if deliveries:
+                self._adapt(deliveries)
+                batch = _Batch(deliveries)
+                self._in_hand.append(batch)
+                await queue.put(batch)
+        await queue.put(None)
+
+    def _adapt(self, deliveries: Sequence[Delivery]) -> None:
+        """So many the next time that about `batch_bytes` come."""
+        largest = max(len(delivery.body) for delivery in deliveries)
+        fits = self._config.batch_bytes // max(largest, 1)
+        self._most = max(1, min(self._config.deliveries, self._most * 2, fits))
+
+    async def _keep(self, batch: _Batch, stopping: asyncio.Event) -> None:
+        """Store a batch, however long that takes; or give it back, when it is time to stop."""
+        patience = Patience(self._config.longest)
+        while True:
+            try:
+                done, refused = await asyncio.to_thread(self._store, batch)
+            except Exception as exc:  # noqa: BLE001 - whatever it is, nothing is acknowledged and the next try is anew
+                self.archive_fault = patience.told(exc, "audit.store.waits", self.archive_fault)
+                if await waited(stopping, patience.next()):
+                    await _all(delivery.again(0) for delivery in batch.deliveries)
+                    return
+                continue
+            if not refused:
+                self.archive_fault = None
+            await _all(delivery.ack() for delivery in done)
+            await _all(delivery.again(self._config.aside) for delivery in refused)
+            return
+
+    def _store(self, batch: _Batch) -> tuple[list[Delivery], list[Delivery]]:
+        """On a thread: what may be acknowledged, and what the archive refuses. Raises `Unavailable`."""
+        now = self._clock() // 1000
+        if not batch.entries:
+            for delivery in batch.deliveries:
+                tenant = self._tenant_of(delivery.subject)
+                entries, letters = unpack(delivery.subject, tenant, delivery.body, now)
+                batch.entries.append(entries)
+                batch.letters += letters
+        if batch.letters:
+            self._archive.bury(batch.letters)
+            self._tell(batch.letters)
+            batch.letters = []
+        refused = self._put([entry for entries in batch.entries for entry in entries])
+        if not refused:
+            return list(batch.deliveries), []
+        if time.monotonic() - self._succeeded > _RECENT:  # is it these records, or is it the archive?
+            _log.error("audit.store.refuses", reason=refused[0][1], records=len(refused))
+            self.archive_fault = refused[0][1]
+            back = {id(entry) for entry, _ in refused}
+            done: list[Delivery] = []
+            bad: list[Delivery] = []
+            for delivery, entries in zip(batch.deliveries, batch.entries, strict=True):
+                (bad if any(id(entry) in back for entry in entries) else done).append(delivery)
+            return done, bad
+        letters = [DeadLetter(entry.record.chain, why, entry.record.line) for entry, why in refused]
+        self._archive.bury(letters)
+        self._tell(letters)
+        return list(batch.deliveries), []
+
+    def _put(self, entries: list[Entry]) -> list[tuple[Entry, str]]:
+        """Store them; those that the archive refuses for what is in them, and why. Raises `Unavailable`."""
+        refused: list[tuple[Entry, str]] = []
+        left = [entries] if entries else []
+        while left:
+            some = left.pop()
+            try:
+                self._put_all(some)
+            except Invalid as exc:
+                why = f"the archive refuses it: {exc}"
+                if len(some) == 1:
+                    refused.append((some[0], why))
+                elif len(refused) >= _ENOUGH and time.monotonic() - self._succeeded > _RECENT:
+                    refused += [(entry, why) for entry in some]
+                else:
+                    half = len(some) // 2
+                    left += [some[half:], some[:half]]
+        return refused
+
+    def _put_all(self, entries: list[Entry]) -> None:
+        records = [entry.record for entry in entries]
+        conflicts = self._archive.store(records, [text for entry in entries for text in entry.inputs])
+        self._succeeded = time.monotonic()
+        self._tell(conflicts)
+        self.stored += len(entries) - len(conflicts)
+        self.newest = max(self.newest, *(record.time for record in records))
+
+    def _tell(self, letters: Sequence[DeadLetter]) -> None:
+        self.letters += len(letters)
+        for letter in letters[:_TOLD]:
+            _log.error("audit.dead_letter", source=letter.source, what=letter.what, bytes=len(letter.body))
+        if len(letters) > _TOLD:
+            _log.error("audit.dead_letters", more=len(letters) - _TOLD)
+
+
+async def _all(answers: Iterable[Coroutine[None, None, None]]) -> None:
+    """What is lost here comes again, and is then known."""
+    with suppress(Exception):
+        await asyncio.gather(*answers, return_exceptions=True)
