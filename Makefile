@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-LINTED := fulcrum_mcp adapters bench tests
+LINTED := fulcrum_mcp adapters bench tests infra/docker
 
 help:
 	@echo "make demo         a gateway, two real MCP servers and an agent, on your screen in under a minute"
@@ -17,7 +17,7 @@ help:
 	@echo "make test         all tests but the large ones (under 8 minutes on 2 cores)"
 	@echo "make test-service the tests on real Postgres, Valkey and NATS servers"
 	@echo "make nightly      the large ones"
-	@echo "make check        format, lint, types, import contracts"
+	@echo "make check        format, lint, types, import contracts, deployment files"
 	@echo "make build        wheel and sdist, tried in a clean environment"
 	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"
 	@echo "make profile      where the time of a governed call goes"
@@ -53,6 +53,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	@sh .ci/infra $(BIN)
 
 format: $(READY)
 	$(BIN)/ruff check --fix --exit-zero $(LINTED)

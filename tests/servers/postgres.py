@@ -139,7 +139,7 @@ class PostgresServer(Server):
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def dump_tool(self, name: str) -> Path:
+    def program(self, name: str) -> Path:
         """A client program of the same version: psql, pg_dump, pg_restore."""
         return _programs() / name
 
