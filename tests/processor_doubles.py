@@ -199,15 +199,15 @@ class SmallArchive:
 class Turns:
     """A leadership that a test gives and takes."""
 
-    holder: "Turns | None" = None
-
     def __init__(self, others: list["Turns"] | None = None) -> None:
         self.others = [] if others is None else others
         self.others.append(self)
         self.leads = False
         self.broken = False
+        self.asked = 0
 
     def acquire(self) -> bool:
+        self.asked += 1
         if self.broken:
             self.leads = False
             raise Unavailable("the session is lost")

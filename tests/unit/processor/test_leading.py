@@ -85,8 +85,10 @@ async def test_it_stops_at_once_when_the_leadership_is_lost(keys: AuditKeys) -> 
     async with Running(rig, keys, LeaderConfig(poll=0.005, checkpoint_every=3600, longest=0.02)) as running:
         await until(lambda: running.leader.leads)
         running.turns.broken = True
-        store(rig, 5)
         await until(lambda: running.leader.fault == "the session is lost")
+        store(rig, 5)
+        asked = running.turns.asked
+        await until(lambda: running.turns.asked > asked + 3)
         assert not running.leader.leads
         assert rig.archive.numbers == set()
         assert rig.archive.store_of_chains.load().chains == {}
