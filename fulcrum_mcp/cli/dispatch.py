@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "audit": Command("fulcrum_mcp.cli.audit:app", "Follow, query, export and verify the audit trail."),
     "keys": Command("fulcrum_mcp.cli.keys:app", "Make, list and revoke API keys."),
     "servers": Command("fulcrum_mcp.cli.servers:app", "List the MCP servers that a configuration names."),
+    "db": Command("fulcrum_mcp.cli.db:app", "Bring the Postgres database of several gateways up to date."),
 }
 
 _ANSWER_IS_NO, _USED_WRONGLY, _SOMETHING_MISSING, _INTERRUPTED = 1, 2, 3, 130
