@@ -48,7 +48,7 @@ class Account:
 
 @dataclass(slots=True)
 class Arrival:
-    """The theoretical arrival time of a rate's bucket; `warned` while calls exceed it."""
+    """The theoretical arrival time (us) of a rate's bucket; `warned` while calls exceed it."""
 
     key: ArrivalKey
     at: int = 0

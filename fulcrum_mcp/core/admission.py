@@ -29,6 +29,7 @@ from fulcrum_mcp.core.window import window_at
 __all__ = ["admit", "expiry", "look", "renew", "settle"]
 
 SECOND = 1_000_000_000
+_MICRO = 1_000
 _MAX_TIME = 2**63 - 1
 _SEVERITY = {"warn": 0, "soft": 1, "hard": 2}
 
@@ -98,13 +99,14 @@ def _slot(book: Book, operation: Reserve, match: Match, slots: list[_Slot]) -> R
     rate = budget.rate
     assert rate is not None
     key = (budget.tenant, budget.id, bucket)
-    arrival = book.arrival(key) or Arrival(key, book.horizon)
-    pace = step(rate, arrival.at, operation.amounts.calls, operation.at)
+    arrival = book.arrival(key) or Arrival(key, book.horizon // _MICRO)
+    pace = step(rate, arrival.at, operation.amounts.calls, operation.at // _MICRO)
     absurd = operation.amounts.calls < 0
     if absurd or (not pace.conforms and _binds(budget, operation)):
         action = "hard" if absurd else budget.action
-        wait = _seconds(pace.conforms_at - operation.at) if pace.conforms_at else 0
-        return Refused(action, budget, bucket, "rate", rate.limit, pace.left, pace.conforms_at, wait)
+        conforms_at = pace.conforms_at * _MICRO
+        wait = _seconds(conforms_at - operation.at) if conforms_at else 0
+        return Refused(action, budget, bucket, "rate", rate.limit, pace.left, conforms_at, wait)
     slots.append((budget, rate, arrival, pace))
     return None
 
@@ -150,7 +152,7 @@ def _take(book: Book, operation: Reserve, claims: list[_Claim], slots: list[_Slo
             events.append(LedgerEvent("budget.warned", tenant, budget.id, arrival.key[2], data))
         arrival.at, arrival.warned, arrival.changed = pace.arrival, not pace.conforms, True
         left = max(pace.left - operation.amounts.calls, 0)
-        remaining.append(Remaining(budget.id, budget.name, "rate", rate.limit, left, pace.arrival))
+        remaining.append(Remaining(budget.id, budget.name, "rate", rate.limit, left, pace.arrival * _MICRO))
     book.holds[operation.call, operation.leg] = Hold(
         operation.call,
         operation.leg,
@@ -174,18 +176,25 @@ def look(book: Book, matches: Sequence[Match], at: int) -> tuple[Remaining, ...]
             found.append(Remaining(budget.id, budget.name, name, limit, max(limit - used, 0), ends))
         if budget.rate is not None:
             arrival = book.arrival((budget.tenant, budget.id, bucket))
-            pace = step(budget.rate, 0 if arrival is None else arrival.at, 0, at)
-            found.append(Remaining(budget.id, budget.name, "rate", budget.rate.limit, pace.left, pace.arrival))
+            pace = step(budget.rate, 0 if arrival is None else arrival.at, 0, at // _MICRO)
+            resets_at = pace.arrival * _MICRO
+            found.append(Remaining(budget.id, budget.name, "rate", budget.rate.limit, pace.left, resets_at))
     return tuple(found)
 
 
 def settle(book: Book, operation: Commit | Release, *, expired: bool = False) -> Settled:
     """Turn a hold into its actual cost, or give it back. `expired`: nobody settled it in time.
 
-    A commit that comes after expiry replaces the estimate by the actual cost, once.
+    A commit that comes after expiry replaces the estimate by the actual cost, once. A release of what was never held is
+    remembered: a reservation that was sent before it and arrives after it admits nothing.
     """
-    hold = book.holds.get((operation.call, operation.leg))
-    if hold is None or hold.state in {State.COMMITTED, State.RELEASED}:
+    place = (operation.call, operation.leg)
+    hold = book.holds.get(place)
+    if hold is None:
+        if isinstance(operation, Release):
+            book.holds[place] = Hold(*place, "", "", 0, [], State.RELEASED, operation.at, changed=True)
+        return Settled(0)
+    if hold.state in {State.COMMITTED, State.RELEASED}:
         return Settled(0)
     actual = operation.actual if isinstance(operation, Commit) else None
     late = hold.state is State.EXPIRED

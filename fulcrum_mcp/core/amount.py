@@ -10,8 +10,8 @@ from fulcrum_mcp.errors import Invalid
 __all__ = ["AMOUNT_NAMES", "MAX_AMOUNT", "amount_of", "parse_count", "parse_limits", "parse_thresholds", "parse_usd"]
 
 AMOUNT_NAMES = (*Amounts._fields, "tokens")
-MAX_AMOUNT = 2**62
-"""The largest amount, limit and balance: stores keep 64-bit integers, and a sum of two must not overflow."""
+MAX_AMOUNT = 2**52
+"""The largest amount, limit and balance: a sum of two is still exact in a double, which is what Lua in Redis counts in."""
 
 _MICROS = 1_000_000
 _MOST_THRESHOLD = 1_000
@@ -53,7 +53,7 @@ def _decimal(value: object) -> Decimal | None:
 def parse_count(value: object, name: str, where: str) -> int:
     """A whole number, zero or more; underscores are allowed. Raises `Invalid`."""
     number = value
-    if isinstance(value, str) and value.isascii() and len(value) <= 40:  # noqa: PLR2004 (2^62 has 19 digits)
+    if isinstance(value, str) and value.isascii() and len(value) <= 40:  # noqa: PLR2004 (2^52 has 16 digits)
         digits = value.strip().replace("_", "")
         number = int(digits) if digits.isdecimal() else None
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:

@@ -1,4 +1,8 @@
-"""Rates by the generic cell rate algorithm (ITU-T I.371): one number per bucket, the theoretical arrival time."""
+"""Rates by the generic cell rate algorithm (ITU-T I.371): one number per bucket, the theoretical arrival time.
+
+Everything is counted in whole microseconds: exact in a double, so a store that has nothing else (Lua in Redis) gives
+the same answers. An interval is rounded up: a rate never admits more than was asked for, and a million a second at most.
+"""
 
 import re
 from typing import NamedTuple
@@ -7,9 +11,10 @@ from fulcrum_mcp.core.budget import Rate
 from fulcrum_mcp.core.window import LONGEST
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["Pace", "parse_rate", "step"]
+__all__ = ["Pace", "interval_of", "parse_rate", "step"]
 
-SECOND = 1_000_000_000
+SECOND = 1_000_000
+"""In microseconds."""
 _PERIODS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 _PATTERN = re.compile(r"(?P<limit>\d{1,9})/(?P<period>[a-z]+|\d{1,9})(?::(?P<burst>\d{1,9}))?", re.ASCII)
 
@@ -18,7 +23,7 @@ class Pace(NamedTuple):
     """What a rate says of `calls` at one moment.
 
     `arrival` is the bucket's new theoretical arrival time if they are admitted; `left` are the calls possible now;
-    `conforms_at` is when they would conform (ns; 0 = never, the burst is too small).
+    `conforms_at` is when they would conform (us; 0 = never, the burst is too small).
     """
 
     conforms: bool
@@ -27,13 +32,18 @@ class Pace(NamedTuple):
     conforms_at: int
 
 
+def interval_of(rate: Rate) -> int:
+    """Microseconds between two calls at the steady rate."""
+    return -(-rate.period * SECOND // rate.limit)
+
+
 def step(rate: Rate, arrival: int, calls: int, at: int) -> Pace:
-    """Ask for `calls` at `at`, in a bucket whose theoretical arrival time is `arrival` (0 = never used).
+    """Ask for `calls` at `at` (us), in a bucket whose theoretical arrival time is `arrival` (0 = never used).
 
     An arrival time further ahead than the burst allows can only come from a clock that went backwards: it is taken
     as a bucket that has just been emptied, so it recovers, and gives nothing away.
     """
-    interval = -(-rate.period * SECOND // rate.limit)
+    interval = interval_of(rate)
     tolerance = interval * rate.burst
     arrival = min(max(arrival, at), at + tolerance)
     left = (at + tolerance - arrival) // interval

@@ -146,7 +146,9 @@ class LedgerLaw(RuleBasedStateMachine):
     def release(self, call: int, leg: int) -> None:
         held = self.held.get((f"c{call}", leg))
         assert self.apply([Release(f"c{call}", leg, self.at)])[0] == Settled(int(held is not None and held.open))
-        if held is not None and held.open:
+        if held is None:
+            self.held[f"c{call}", leg] = Held(self.at, Amounts(0), (), "", self.at, open=False)
+        elif held.open:
             held.open, held.booked = False, Amounts(0)
 
     @rule(writer=st.sampled_from(WRITERS), ttl=st.integers(1, 90))

@@ -126,6 +126,16 @@ def test_settling_what_was_never_held_does_nothing(ledger: BudgetLedger) -> None
     assert ledger.apply([commit("x"), release("y")]) == [Settled(0), Settled(0)]
 
 
+def test_reservation_that_comes_after_its_release_admits_nothing(ledger: BudgetLedger) -> None:
+    """A server that was paused still works off what it had received: then the release may be first."""
+    assert apply(ledger, release("a")) == Settled(0)
+    assert apply(ledger, reserve("a", CALLS)) == Reserved(repeated=True, settled=True)
+    assert ledger.apply([commit("a"), release("a")]) == [Settled(0), Settled(0)]
+    assert balance(ledger, CALLS) == {"calls": (0, 0)}
+    assert ledger.open("w1") == []
+    assert isinstance(apply(ledger, reserve("a", CALLS, leg=1)), Reserved)
+
+
 def test_cost_above_the_estimate_is_booked_recorded_and_blocks_what_follows(ledger: BudgetLedger) -> None:
     ledger.apply([reserve("a", MONEY, amounts=usd(10))])
     outcome = apply(ledger, commit("a", usd(2_000_000)))
@@ -368,7 +378,7 @@ def test_negative_calls_do_not_refill_a_rate(ledger: BudgetLedger) -> None:
     assert isinstance(apply(ledger, reserve("c", rated)), Refused)
 
 
-def test_balances_never_pass_64_bits(ledger: BudgetLedger) -> None:
+def test_balances_never_pass_the_largest_amount(ledger: BudgetLedger) -> None:
     wide = replace(limited(MONEY, usd_micros=MAX_AMOUNT), action="warn")
     ledger.apply([reserve("a", wide, amounts=usd(MAX_AMOUNT)), reserve("b", wide), commit("b", usd(2**80))])
     ledger.apply([reserve("c", wide, amounts=usd(1)), commit("a", usd(-(2**80)))])

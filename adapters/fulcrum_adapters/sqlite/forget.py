@@ -31,7 +31,7 @@ _ENDED = (
 )
 _IDLE = (
     "DELETE FROM arrival WHERE (owner, budget, bucket) IN"
-    " (SELECT owner, budget, bucket FROM arrival WHERE at < ? LIMIT ?)"
+    " (SELECT owner, budget, bucket FROM arrival WHERE at < ? / 1000 LIMIT ?)"
 )
 
 

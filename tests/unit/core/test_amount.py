@@ -22,7 +22,7 @@ def test_every_micro_survives_being_written_and_read(micros: int) -> None:
     assert parse_usd(f"{micros // 10**6}.{micros % 10**6:06d}", "x") == micros
 
 
-@given(st.integers(0, 10**12))
+@given(st.integers(0, 100 * (MAX_AMOUNT // 10**6)))
 def test_every_cent_survives_a_float(cents: int) -> None:
     assert parse_usd(cents / 100, "x") == cents * 10_000
 
@@ -39,7 +39,7 @@ def test_every_cent_survives_a_float(cents: int) -> None:
         ("-1", "zero or more"),
         ("0.0000001", "at most 6 decimals"),
         ("1e30", "too large"),
-        (Decimal(2**62), "too large"),
+        (Decimal(2**52), "too large"),
     ],
 )
 def test_wrong_dollars_say_what_and_where(value: object, says: str) -> None:

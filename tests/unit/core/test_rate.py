@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fulcrum_mcp.core.budget import Rate
-from fulcrum_mcp.core.rate import parse_rate, step
+from fulcrum_mcp.core.rate import interval_of, parse_rate, step
 from fulcrum_mcp.errors import Invalid
 
-SECOND = 1_000_000_000
+SECOND = 1_000_000
 START = 1_700_000_000 * SECOND
 
 
@@ -34,7 +34,16 @@ def test_refusal_says_when_the_call_would_conform() -> None:
 
 def test_interval_that_is_no_whole_number_is_rounded_up() -> None:
     arrival = step(Rate(7, 1, 1), 0, 1, START).arrival
-    assert step(Rate(7, 1, 1), arrival, 1, START).conforms_at == START + 142_857_143
+    assert step(Rate(7, 1, 1), arrival, 1, START).conforms_at == START + 142_858
+
+
+def test_rate_finer_than_a_microsecond_admits_a_million_a_second() -> None:
+    assert [interval_of(Rate(limit, 1, 1)) for limit in (1, 300_000, 999_999_999)] == [SECOND, 4, 1]
+
+
+def test_largest_times_of_a_rate_are_exact_in_a_double() -> None:
+    slowest = parse_rate("1/week:5000", "x")
+    assert step(slowest, 0, slowest.burst, 2**52).arrival < 2**53
 
 
 def test_more_than_the_burst_never_conforms() -> None:
