@@ -22,11 +22,13 @@ from kill_checker import Evidence, gather
 from peers.marking_server import Marking, MarkingHttp, read_notes
 
 from fulcrum_mcp.composition.audit import open_trail
+from fulcrum_mcp.composition.backing import Processing
 from fulcrum_mcp.composition.control import admin_key
 from fulcrum_mcp.composition.server import Server, open_server
+from fulcrum_mcp.processor import Processor
 from fulcrum_mcp.settings import Settings, load
 
-__all__ = ["ADMIN", "Embedded", "elsewhere", "open_embedded"]
+__all__ = ["ADMIN", "Embedded", "elsewhere", "open_embedded", "processor_of"]
 
 ADMIN = "flcrm_sk_embedded_" + "0123456789abcdef" * 3
 
@@ -155,7 +157,8 @@ async def open_embedded(folder: Path, *, policies: str = "allow_all", more: str 
     app = Asgi(server)
     try:
         admin_key(server.control, settings)
-        server.processor.start()
+        for companion in server.companions:
+            companion.start()
         for exchange in server.plane.hub.exchanges.values():
             await exchange.catalog.refresh()
         yield Embedded(server, settings, notes, app)
@@ -163,6 +166,13 @@ async def open_embedded(folder: Path, *, policies: str = "allow_all", more: str 
         await app.close()
         await server.close()
         listening.close()
+
+
+def processor_of(gateway: Embedded) -> Processor:
+    """The one that runs in the gateway's process."""
+    (companion,) = gateway.server.companions
+    assert isinstance(companion, Processing)
+    return companion.processor
 
 
 def elsewhere(script: str, *arguments: object) -> "subprocess.Popen[str]":

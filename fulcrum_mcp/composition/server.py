@@ -1,4 +1,4 @@
-"""The whole gateway of `fulcrum up`: data plane, control plane, processor and faces in one process on one loop."""
+"""A whole gateway: data plane, control plane, what works beside them, and the faces, in one process on one loop."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,9 @@ from fulcrum_mcp.api.mcp.routing import Routing
 from fulcrum_mcp.api.mcp.writer import Receive, Send
 from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
 from fulcrum_mcp.api.siblings import RelayedFace, Siblings
-from fulcrum_mcp.composition.audit import open_processor
 from fulcrum_mcp.composition.audit_face import StoredTrail
-from fulcrum_mcp.composition.control import ControlPlane, open_control, open_ledger_usage
-from fulcrum_mcp.composition.folder import open_folder
+from fulcrum_mcp.composition.backing import Backing, Companion, embedded_backing
+from fulcrum_mcp.composition.control import ControlPlane, open_control
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
@@ -36,7 +35,6 @@ from fulcrum_mcp.composition.worker import Worker
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.merged import MergedFace
 from fulcrum_mcp.gateway.single import SingleFace
-from fulcrum_mcp.processor import Processor, ProcessorConfig
 from fulcrum_mcp.settings import Settings
 
 __all__ = ["Server", "open_server"]
@@ -51,10 +49,10 @@ class Server:
     settings: Settings
     plane: DataPlane
     control: ControlPlane
-    processor: Processor
+    backing: Backing
+    companions: Sequence[Companion]
     endpoint: McpEndpoint
     rest: Starlette
-    close_usage: Callable[[], None]
     worker: Worker | None = None
     """This process's part when it is one of several."""
     address: str = ""
@@ -92,7 +90,8 @@ class Server:
             await server.startup(sockets=sockets)
             if worker is not None and worker.relay is not None:
                 await self._take_from_siblings(server, worker.relay)
-            self.processor.start()
+            for companion in self.companions:
+                companion.start()
             self.plane.hub.warm()
             grpc = await self._grpc() if worker is None or worker.speaks else None
             if worker is not None:
@@ -165,15 +164,17 @@ class Server:
         return {
             "journal": Part(journal.failing is None, journal.failing or ""),
             "policies": Part(ready=True, detail="" if refused is None else "the newest change was refused"),
+            **self.backing.parts(),
             **({} if self.worker is None else {"workers": Part(ready=True, detail=self.worker.told())}),
         }
 
     async def close(self) -> None:
         """End everything in order: what was answered is settled, recorded and stored."""
         await self.plane.close()
-        await asyncio.to_thread(self.processor.stop)
-        self.close_usage()
+        for companion in reversed(self.companions):
+            await companion.close()
         self.control.close()
+        self.backing.close()
 
 
 def _allow_descriptors() -> None:
@@ -201,14 +202,22 @@ def _stop_calmly(server: uvicorn.Server) -> None:
     server.should_exit = True
 
 
-async def open_server(settings: Settings, fetch_jwks: Any = None, worker: Worker | None = None) -> Server:
-    """Open everything; nothing listens yet. Raises `Invalid` and `Unavailable`, each with place and remedy."""
+async def open_server(
+    settings: Settings, fetch_jwks: Any = None, worker: Worker | None = None, backing: Backing | None = None
+) -> Server:
+    """Open everything, on the data folder alone if there is no other backing; nothing listens yet.
+
+    Raises `Invalid` and `Unavailable`, each with place and remedy.
+    """
     seat = None if worker is None else worker.seat
-    folder = open_folder(settings.data)
-    usage, close_usage = open_ledger_usage(folder)
+    backing = backing or embedded_backing(settings)
     record = into_journal(lambda: plane.journal, asyncio.get_running_loop())
-    control = open_control(settings, usage, record=record, fetch_jwks=fetch_jwks)
-    plane = await open_data_plane(settings, lambda: control.budget_repository.list(None), seat=seat)
+    control = open_control(
+        settings, backing.usage, record=record, fetch_jwks=fetch_jwks, repositories=backing.repositories
+    )
+    plane = await open_data_plane(
+        settings, lambda: control.budget_repository.list(None), stores=backing.stores, seat=seat
+    )
     revision = control.revision()
 
     def forget_on_change() -> None:
@@ -243,16 +252,16 @@ async def open_server(settings: Settings, fetch_jwks: Any = None, worker: Worker
         challenge=lambda presented: challenge(None if oauth is None else oauth.resource, presented=presented),
         routing=routing,
     )
-    processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     deps = RestDeps(
         identity=control.identity,
         keys=control.keys,
         budgets=control.budgets,
         servers=control.servers,
-        audit=StoredTrail(folder / "audit.db", plane.stores.keys, processor.drain),
+        audit=StoredTrail(backing.open_reader, plane.stores.keys, backing.drain),
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
     )
-    server = Server(settings, plane, control, processor, endpoint, Starlette(), close_usage, worker)
+    companions = backing.companions(plane.journal)
+    server = Server(settings, plane, control, backing, companions, endpoint, Starlette(), worker)
     server.rest = rest_app(deps, [*health_routes(server.parts)])
     return server

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from embedded_rig import Embedded, elsewhere, open_embedded
+from embedded_rig import Embedded, elsewhere, open_embedded, processor_of
 from gateway_rig import engine_of
 from governed_processes import until
 from kill_checker import faults
@@ -217,7 +217,7 @@ async def test_a_disk_that_hangs_denies_and_what_it_kept_is_settled(
 
 
 async def test_a_spool_that_is_removed_denies_and_begins_anew(gateway: Embedded) -> None:
-    assert await asyncio.to_thread(gateway.server.processor.drain)
+    assert await asyncio.to_thread(processor_of(gateway).drain)
     writer = gateway.server.plane.journal.writer
     shutil.rmtree(gateway.data / "spool")
     await refused(gateway, "removed", times=1)

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from embedded_rig import Embedded, open_embedded
+from embedded_rig import Embedded, open_embedded, processor_of
 from governed_processes import until
 from kill_checker import faults
 from store_harm import locked, moved_away, noise, replaced_by_nothing
@@ -91,7 +91,7 @@ async def test_an_audit_store_that_was_deleted_is_made_anew_from_the_spool(gatew
 async def test_an_audit_store_that_is_damaged_while_in_use_catches_up_once_repaired(gateway: Embedded) -> None:
     """The processor is between two turns: what it keeps open is given back first, as a restart would."""
     await catches_up(gateway)
-    processor = gateway.server.processor
+    processor = processor_of(gateway)
     store = gateway.data / "audit.db"
     with processor._work:
         processor._let_go()
@@ -150,7 +150,7 @@ async def test_a_dead_neighbour_is_looked_after_while_the_control_plane_is_gone(
 ) -> None:
     swept: list[float] = []
     monkeypatch.setattr("fulcrum_mcp.composition.gateway._SWEEP", 0.1)
-    monkeypatch.setattr("fulcrum_mcp.composition.gateway.recover", lambda *_: swept.append(1))
+    monkeypatch.setattr("fulcrum_mcp.composition.embedded.recover", lambda *_: swept.append(1))
 
     async def swept_again() -> bool:
         return len(swept) > 2
