@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain as joined
 from typing import Final, NamedTuple
 
 import structlog
@@ -69,6 +70,7 @@ class _Mark:
 
     start: SpoolPosition
     end: SpoolPosition
+    segments: set[int]
     ends: dict[str, int]
     records: int
     size: int
@@ -94,6 +96,9 @@ class _Haul(NamedTuple):
     writer: str
     start: SpoolPosition
     end: SpoolPosition
+    further: SpoolPosition
+    """Where the next one begins: before `end` when a line is held back."""
+    segments: set[int]
     load: Load
 
 
@@ -218,35 +223,44 @@ class Courier:
             if writer is None:
                 packer = Packer(name, self._config.parcel, self._config.breath)
                 writer = self._writers[name] = _Writer(packer)
-            position, begin = writer.position, writer.begin
-            for _ in range(_CHUNKS):
-                if room <= 0:
-                    break
-                try:
-                    chunk = self._source.read(name, position)
-                except Unavailable as exc:  # the other writers go on
-                    self._fault(str(exc))
-                    break
-                if chunk is None and writer.packer.held is None:
-                    break
-                haul = self._pack(name, writer.packer, chunk, begin, position)
-                position, room = haul.end, room - haul.load.size
-                begin = begin if writer.packer.held is not None else position
+            haul = self._read(name, writer, room)
+            if haul is not None:
                 hauls.append(haul)
+                room -= haul.load.size
         return hauls
 
-    def _pack(
-        self, name: str, packer: Packer, chunk: SpoolChunk | None, begin: SpoolPosition, position: SpoolPosition
-    ) -> _Haul:
-        if chunk is None:  # nothing follows the line that was held back
-            return _Haul(name, begin, position, packer.pack((), (), self._stored))
-        load = packer.pack(chunk.lines, chunk.inputs, self._stored, hold=True)
-        for fault in chunk.faults:
+    def _read(self, name: str, writer: _Writer, room: int) -> _Haul | None:
+        """What is new in one writer's spool."""
+        chunks: list[SpoolChunk] = []
+        position = last = writer.position
+        more = room > 0
+        while more and len(chunks) < _CHUNKS:
+            try:
+                chunk = self._source.read(name, position)
+            except Unavailable as exc:  # the other writers go on
+                self._fault(str(exc))
+                break
+            more = chunk is not None
+            if chunk is not None:
+                chunks.append(chunk)
+                last, position = position, chunk.position
+        if not chunks and (more or writer.packer.held is None):
+            return None
+        lines = list(joined.from_iterable(chunk.lines for chunk in chunks))
+        inputs = list(joined.from_iterable(chunk.inputs for chunk in chunks))
+        load = writer.packer.pack(lines, inputs, self._stored, hold=more)
+        segments = {chunk.position.segment for chunk in chunks} | {writer.begin.segment}
+        for fault in joined.from_iterable(chunk.faults for chunk in chunks):
             self._fault(fault)
         for fault in load.refused:
             self._fault(f"spool of {name}: {fault}")
-            self._source.keep(name, chunk.position, fault)
-        return _Haul(name, begin, chunk.position, load)
+            self._keep(name, segments, fault)
+        further = position if writer.packer.held is None else last
+        return _Haul(name, writer.begin, position, further, segments, load)
+
+    def _keep(self, name: str, segments: set[int], why: str) -> None:
+        for segment in segments - {0}:
+            self._source.keep(name, SpoolPosition(segment, 0), why)
 
     def _fault(self, what: str) -> None:
         if what not in self.faults:
@@ -255,19 +269,20 @@ class Courier:
 
     def _mark(self, haul: _Haul, now: float) -> None:
         writer, load = self._writers[haul.writer], haul.load
-        writer.position = haul.end
-        writer.begin = haul.start if writer.packer.held is not None else haul.end
+        writer.position, writer.begin = haul.end, haul.further
         for chain, why in load.gaps.items():
             self._gaps.setdefault(chain, why)
         last = writer.marks[-1] if writer.marks else None
-        near = last is not None and last.end.segment == haul.end.segment and now - last.since < _MERGE_SECONDS
+        near = last is not None and now - last.since < _MERGE_SECONDS
         if last is not None and near and last.size + load.size < _MERGE_BYTES:
             last.end, last.at = haul.end, now
+            last.segments |= haul.segments
             last.ends.update(load.ends)
             last.records += load.records
             last.size += load.size
         else:
-            writer.marks.append(_Mark(haul.start, haul.end, load.ends, load.records, load.size, now, now))
+            size = load.records, load.size
+            writer.marks.append(_Mark(haul.start, haul.end, haul.segments, load.ends, *size, now, now))
 
     def _missing(self, mark: _Mark) -> list[str]:
         return [chain for chain, seq in mark.ends.items() if self._stored.get(chain, 0) < seq]
@@ -312,13 +327,12 @@ class Courier:
     def _give_up(self, name: str, mark: _Mark) -> bool:
         """Only where a record before it is gone, and processors have been at work since: its segment stays for good."""
         missing = self._missing(mark)
-        if any(chain not in self._gaps for chain in missing) or self._heard < mark.since + self._config.gap_after:
+        if any(name not in self._gaps for name in missing) or self._heard < mark.since + self._config.gap_after:
             return False
         for chain in missing:
             why = f"chain {chain}: {self._gaps[chain]}"
             self._fault(why)
-            for position in {mark.start, mark.end} - {_START}:
-                self._source.keep(name, position, why)
+            self._keep(name, mark.segments, why)
             mark.ends.pop(chain)
         return True
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from audit_trails import calls, decided, exported, finished, intake_all, new_id, verdict
+from stream_logs import stream_log
 
 from fulcrum_adapters.memory.audit import MemoryAuditLog, MemoryAuditStore
 from fulcrum_adapters.signing import AuditKeys
@@ -40,11 +41,18 @@ class Log:
     source: SpoolSource
 
 
-@pytest.fixture(params=["memory", "sync", "os"])
+STREAM = pytest.param("stream", marks=[pytest.mark.service, pytest.mark.parts])
+
+
+@pytest.fixture(params=["memory", "sync", "os", STREAM])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Log]:
     if request.param == "memory":
         memory = MemoryAuditLog()
         yield Log(memory, memory)
+        return
+    if request.param == "stream":
+        with stream_log(request.getfixturevalue("nats_url")) as (streamed, records):
+            yield Log(streamed, records)
         return
     with Spool.open(tmp_path / "spool", SpoolConfig(request.param)) as spool:
         yield Log(spool, SpoolReader(tmp_path / "spool", tmp_path / "aside"))

@@ -75,8 +75,9 @@ class JetStreamAuditFeed:
         self._ack_wait = ack_wait
         self._inbox = ""
         self._numbers = count(1)
-        self._queue: asyncio.Queue[Msg] = asyncio.Queue()
+        self._queue: asyncio.Queue[Msg | None] = asyncio.Queue()
         connection.on_up.append(self._attach)
+        connection.on_down.append(lambda: self._queue.put_nowait(None))
 
     async def _attach(self, client: Client) -> None:
         self._queue = asyncio.Queue()  # what is left of the old connection comes again
@@ -107,7 +108,7 @@ class JetStreamAuditFeed:
         late: list[Msg] = []
         while len(late) < most and not self._queue.empty():  # came after an earlier question was given up
             message = self._queue.get_nowait()
-            if message.reply:
+            if message is not None and message.reply:
                 late.append(message)
         if late:
             return late
@@ -124,18 +125,22 @@ class JetStreamAuditFeed:
         except (nats.errors.Error, OSError) as exc:
             raise self._connection.unavailable(str(exc) or type(exc).__name__) from exc
         found: list[Msg] = []
+        message: Msg | None = None
         try:
             async with asyncio.timeout(wait + self._connection.config.timeout):
                 while len(found) < cast("int", question["batch"]):
                     message = await queue.get()
+                    if message is None:
+                        break
                     if message.reply:
                         found.append(message)
                     elif message.subject == asked:
                         self._ended(message)
                         break
         except TimeoutError:
-            if not found:
-                raise self._connection.unavailable("the consumer does not answer") from None
+            message = None
+        if message is None and not found:
+            raise self._connection.unavailable("the consumer does not answer")
         return found
 
     def _ended(self, message: Msg) -> None:
