@@ -12,6 +12,8 @@ from fulcrum_mcp.ports import AuditQuery, DecisionRecord, StoredRecord
 
 __all__ = ["SqliteAuditReader"]
 
+_LARGEST = 2**63 - 1
+
 
 class SqliteAuditReader:
     """An `AuditReader`."""
@@ -47,7 +49,7 @@ class SqliteAuditReader:
         order = "id" if query.after is not None else "id DESC"
         statement = f"SELECT id, line FROM audit_events WHERE {where} ORDER BY {order} LIMIT ?"  # noqa: S608
         with self._translated() as db:
-            return [StoredRecord(*row) for row in db.execute(statement, (*used.values(), query.limit))]
+            return [StoredRecord(*row) for row in db.execute(statement, (*map(_held, used.values()), query.limit))]
 
     def decision(self, tenant: str | None, decision_id: str) -> DecisionRecord | None:
         """See `AuditReader`."""
@@ -55,7 +57,7 @@ class SqliteAuditReader:
             found = db.execute(
                 "SELECT call, leg, line FROM audit_events WHERE decision = ?1 AND type LIKE '%.decided'"
                 " AND (?2 IS NULL OR tenant = ?2)",
-                (decision_id, tenant),
+                (_held(decision_id), _held(tenant)),
             ).fetchone()
             if found is None:
                 return None
@@ -100,6 +102,13 @@ class SqliteAuditReader:
     def close(self) -> None:
         """See `AuditReader`."""
         self._db.close()
+
+
+def _held(value: str | int | None) -> str | int | None:
+    """What SQLite can be asked: text without lone surrogates, 64-bit integers."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+    return value if value is None else max(-_LARGEST, min(value, _LARGEST))
 
 
 def _glob(pattern: str | None) -> str | None:
