@@ -1,6 +1,7 @@
 """Databases with the whole schema, for a user who is no superuser: migrated once, copied for every test."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ LOGIN = "fulcrum_login"
 """It may make roles, and owns its databases; no more."""
 
 
-def superuser(config: PostgresConfig) -> psycopg.Connection[tuple[object, ...]]:
+def superuser(config: PostgresConfig) -> psycopg.Connection[tuple[Any, ...]]:
     """A connection that nothing is hidden from; close it."""
     return psycopg.connect(config.url.replace(f"{LOGIN}@", "postgres@"), autocommit=True)
 
