@@ -107,7 +107,7 @@ class SqliteAuditReader:
 def _held(value: str | int | None) -> str | int | None:
     """What SQLite can be asked: text without lone surrogates, 64-bit integers."""
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode("utf-8")
+        return value if value.isascii() else value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     return value if value is None else max(-_LARGEST, min(value, _LARGEST))
 
 
