@@ -19,17 +19,20 @@ from fulcrum_adapters.identity import (
     jwks_fetch,
 )
 from fulcrum_adapters.identity.jwks import Fetch
+from fulcrum_mcp.composition.admission import FolderAdmission
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.composition.repositories import Repositories, sqlite_repositories
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys, make_key
-from fulcrum_mcp.control.record import Record, unrecorded
+from fulcrum_mcp.control.policies import Policies
+from fulcrum_mcp.control.record import Record, unannounced, unrecorded
 from fulcrum_mcp.control.servers import Servers, ServerView
+from fulcrum_mcp.control.switches import Switches
 from fulcrum_mcp.core.budget import Budget, BudgetUsage
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import digest, parse_key
 from fulcrum_mcp.errors import Conflict, Invalid, Unavailable
-from fulcrum_mcp.ports import ApiKey, BudgetRepository, KeyRepository
+from fulcrum_mcp.ports import ApiKey, ConfigRepository, KeyRepository
 from fulcrum_mcp.settings import OAuthSettings, ServerSettings, Settings
 
 __all__ = [
@@ -59,18 +62,17 @@ class ControlPlane:
 
     keys: Keys
     budgets: Budgets
+    switches: Switches
+    policies: Policies
     servers: Servers
     identity: IdentityChain
     """For REST: never anonymous."""
     mcp_identity: IdentityChain
     """For the MCP faces: with anonymous requests where the operator allowed them."""
     key_repository: KeyRepository
-    budget_repository: BudgetRepository
+    config: ConfigRepository
+    """Everything that the data plane decides from."""
     close: Callable[[], None]
-
-    def revision(self) -> int:
-        """Grows with each change of keys or budgets by any process; short, but not for the event loop."""
-        return self.budget_repository.revision()
 
     def forget(self) -> None:
         """The revision has changed: believe no remembered key any longer."""
@@ -95,10 +97,15 @@ def open_control(
     usage: Usage,
     *,
     record: Record = unrecorded,
+    changed: Callable[[], None] = unannounced,
+    overruled: Callable[[], str | None] | None = None,
     fetch_jwks: Fetch | None = None,
     repositories: Repositories | None = None,
 ) -> ControlPlane:
-    """Put the use cases on `repositories`, or on `DATA/fulcrum.db`. Raises `Invalid`, `Unavailable`."""
+    """Put the use cases on `repositories`, or on `DATA/fulcrum.db`. Raises `Invalid`, `Unavailable`.
+
+    `changed` is called after each change; `overruled` says why published policies do not count (see `Policies`).
+    """
     stores = repositories or sqlite_repositories(open_folder(settings.data))
     keys, budgets = stores.keys, stores.budgets
     verifier = ApiKeyVerifier(keys)
@@ -106,15 +113,33 @@ def open_control(
     anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
     views = server_views(settings.servers)
     return ControlPlane(
-        keys=Keys(keys, record=record),
-        budgets=Budgets(budgets, usage, configured=lambda: settings.budgets, record=record),
+        keys=Keys(keys, record=record, changed=changed),
+        budgets=Budgets(budgets, usage, configured=lambda: settings.budgets, record=record, changed=changed),
+        switches=Switches(stores.switches, record=record, changed=changed),
+        policies=Policies(
+            stores.policies,
+            FolderAdmission(settings.policy.data),
+            owner=OPERATOR.tenant,
+            overruled=overruled or (lambda: _overruled(settings)),
+            record=record,
+            changed=changed,
+        ),
         servers=Servers(lambda: views),
         identity=IdentityChain(verifier, tokens=tokens, forget=verifier.forget),
         mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),
         key_repository=keys,
-        budget_repository=budgets,
+        config=stores.config,
         close=stores.close,
     )
+
+
+def _overruled(settings: Settings) -> str | None:
+    """Why a gateway with these settings does not judge by published policies."""
+    if settings.policy.engine == "opa":
+        return "this gateway asks an external OPA; what is published here it does not judge by"
+    if settings.policies is not None:
+        return "this gateway was given policies of its own (--policies), and they win over what is published"
+    return None
 
 
 def open_ledger_usage(data: Path) -> tuple[Usage, Callable[[], None]]:

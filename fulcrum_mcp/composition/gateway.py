@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
@@ -16,9 +16,9 @@ from fulcrum_adapters.upstream.http import HttpUpstream
 from fulcrum_adapters.upstream.stdio import StdioConfig, StdioUpstream
 from fulcrum_mcp.composition.embedded import open_embedded
 from fulcrum_mcp.composition.folder import open_folder, write_once
-from fulcrum_mcp.composition.snapshots import Snapshots
+from fulcrum_mcp.composition.following import Follower
+from fulcrum_mcp.composition.snapshots import OBSERVE, Snapshots
 from fulcrum_mcp.composition.stores import Stores
-from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
@@ -32,16 +32,15 @@ from fulcrum_mcp.gateway.seal import Sealer
 from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.sessions import Sessions
 from fulcrum_mcp.gateway.settle import Settler
-from fulcrum_mcp.gateway.snapshot import SnapshotHolder
+from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
 from fulcrum_mcp.gateway.tasks import Tasks
-from fulcrum_mcp.ports import Upstream
+from fulcrum_mcp.ports import ConfigFeed, ConfigRepository, Upstream
 from fulcrum_mcp.settings import ServerSettings, Settings
 
 __all__ = ["DataPlane", "build_upstream", "open_data_plane", "state_keys"]
 
 _log = structlog.get_logger("fulcrum.gateway")
 
-_POLL: Final = 0.25
 _SWEEP: Final = 5.0
 
 
@@ -55,46 +54,39 @@ class DataPlane:
     journal: Journal
     stores: Stores
     upstreams: Sequence[Upstream]
-    on_poll: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    follower: Follower
+    """Keeps the snapshot current."""
     _task: asyncio.Task[None] | None = None
-    _told: dict[str, str] = field(default_factory=dict[str, str])
-    """What fails at the moment, and why."""
+    _told: str | None = None
+    """The fault that was said last."""
 
     def start(self) -> None:
-        """Begin to follow changes of policies and budgets."""
-        self._task = asyncio.get_running_loop().create_task(self._follow())
+        """Begin to follow changes, and to settle what never came back."""
+        self.holder.on_swap.append(self._swapped)
+        self.follower.start()
+        self._task = asyncio.get_running_loop().create_task(self._sweep())
 
-    async def _follow(self) -> None:
-        swept = time.monotonic()
+    def _swapped(self, snapshot: Snapshot) -> None:
+        stopped = self.hub.stop(snapshot.switches)
+        if stopped:
+            _log.warning("calls in flight stopped", calls=stopped)
+
+    async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_POLL)
-            await self._attempt("configuration not read", self._refresh())
-            if time.monotonic() - swept > _SWEEP:
-                swept = time.monotonic()
-                await self._attempt("what was left open not settled", self._sweep(swept))
-
-    async def _refresh(self) -> None:
-        await self.snapshots.refresh(self.holder)
-        for work in self.on_poll:
-            await asyncio.to_thread(work)
-
-    async def _sweep(self, now: float) -> None:
-        self.hub.sweep(now)
-        await asyncio.to_thread(self.stores.recover)
-
-    async def _attempt(self, what: str, work: Awaitable[Any]) -> None:
-        """One step of following; whatever fails is said once, and tried again at the next turn."""
-        try:
-            await work
-        except Exception as fault:  # noqa: BLE001 - following must not end while the gateway runs
-            if self._told.get(what) != str(fault):
-                self._told[what] = str(fault)
-                _log.warning(what, reason=str(fault), exc_info=not isinstance(fault, FulcrumError | OSError))
-        else:
-            self._told.pop(what, None)
+            await asyncio.sleep(_SWEEP)
+            try:
+                self.hub.sweep(time.monotonic())
+                await asyncio.to_thread(self.stores.recover)
+                self._told = None
+            except Exception as fault:  # noqa: BLE001 - sweeping must not end while the gateway runs
+                if self._told != str(fault):
+                    self._told = str(fault)
+                    known = isinstance(fault, FulcrumError | OSError)
+                    _log.warning("what was left open not settled", reason=str(fault), exc_info=not known)
 
     async def close(self) -> None:
         """Stop following, end the upstreams, commit what is queued."""
+        await self.follower.close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -146,16 +138,21 @@ def state_keys(settings: Settings, folder: Path) -> list[bytes]:
 
 async def open_data_plane(
     settings: Settings,
-    stored_budgets: Callable[[], Sequence[Budget]],
+    config: ConfigRepository,
     stores: Stores | None = None,
     seat: Seat | None = None,
+    *,
+    feed: ConfigFeed | None = None,
+    feed_fault: Callable[[], str | None] | None = None,
+    otherwise: str | None = OBSERVE,
 ) -> DataPlane:
     """Build everything that governs calls, on the running event loop; on the data folder's stores if none are given.
 
-    Raises `Invalid` (policies, configuration, keys) and `Unavailable` (a store cannot be opened).
+    `feed` and `feed_fault`: see `Follower`; `otherwise`: see `Snapshots`. Raises `Invalid` (policies, configuration,
+    keys) and `Unavailable` (a store cannot be opened).
     """
     folder = open_folder(settings.data)
-    snapshots = Snapshots(settings, stored_budgets)
+    snapshots = Snapshots(settings, config, otherwise)
     holder = snapshots.first()
     stores = stores or open_embedded(settings)
     journal = Journal(stores.ledger, stores.log)
@@ -174,6 +171,7 @@ async def open_data_plane(
         exchanges[server.name] = Exchange(upstream, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
     hub = Hub(exchanges, Sessions(sealer, seat), rounds, tasks, settler)
     journal.start()
-    plane = DataPlane(hub, holder, snapshots, journal, stores, upstreams)
+    follower = Follower(snapshots, holder, feed=feed, feed_fault=feed_fault)
+    plane = DataPlane(hub, holder, snapshots, journal, stores, upstreams, follower)
     plane.start()
     return plane

@@ -164,6 +164,7 @@ class Server:
         return {
             "journal": Part(journal.failing is None, journal.failing or ""),
             "policies": Part(ready=True, detail="" if refused is None else "the newest change was refused"),
+            "configuration": Part(ready=True, detail=self.plane.follower.state),
             **self.backing.parts(),
             **({} if self.worker is None else {"workers": Part(ready=True, detail=self.worker.told())}),
         }
@@ -212,22 +213,20 @@ async def open_server(
     seat = None if worker is None else worker.seat
     backing = backing or embedded_backing(settings)
     record = into_journal(lambda: plane.journal, asyncio.get_running_loop())
+
+    def changed() -> None:
+        plane.follower.changed()
+
     control = open_control(
-        settings, backing.usage, record=record, fetch_jwks=fetch_jwks, repositories=backing.repositories
+        settings,
+        backing.usage,
+        record=record,
+        changed=changed,
+        fetch_jwks=fetch_jwks,
+        repositories=backing.repositories,
     )
-    plane = await open_data_plane(
-        settings, lambda: control.budget_repository.list(None), stores=backing.stores, seat=seat
-    )
-    revision = control.revision()
-
-    def forget_on_change() -> None:
-        nonlocal revision
-        current = control.revision()
-        if current != revision:
-            revision = current
-            control.forget()
-
-    plane.on_poll.append(forget_on_change)
+    plane = await open_data_plane(settings, control.config, stores=backing.stores, seat=seat)
+    plane.follower.on_revision.append(control.forget)
     origin = OriginPolicy(settings.http.host, settings.allowed_hosts, settings.allowed_origins)
     oauth = settings.oauth
     hub = plane.hub

@@ -1,8 +1,11 @@
-"""Making snapshots of policies, configuration and the control plane's budgets; and noticing that they changed."""
+"""Making snapshots of policies and of what the control plane keeps; and noticing that they changed.
+
+Policies come from the folder that this gateway was given; else they are those that were published; else a starter.
+"""
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,16 +13,17 @@ import structlog
 
 from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.folder import fingerprint, read_policies
+from fulcrum_adapters.rego.library import library
 from fulcrum_adapters.rego.substitute import substitute
-from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.policy import PolicySource
 from fulcrum_mcp.core.scope import BudgetIndex
+from fulcrum_mcp.core.switch import SwitchIndex
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.gateway.snapshot import Limits, Snapshot, SnapshotHolder
-from fulcrum_mcp.ports import PolicyEngine
+from fulcrum_mcp.ports import ConfigRepository, PolicyEngine, StoredConfig, StoredPolicies
 from fulcrum_mcp.settings import Settings
 
-__all__ = ["OBSERVE", "Snapshots"]
+__all__ = ["OBSERVE", "Snapshots", "with_library"]
 
 OBSERVE: Final = "observe"
 """The built-in policy that allows and records everything: what `up` and `wrap` do without policies."""
@@ -30,68 +34,117 @@ _UNREADABLE: Final = (OSError, RuntimeError, ValueError, FulcrumError)
 _log = structlog.get_logger("fulcrum.snapshot")
 
 
-class Snapshots:
-    """Keeps the holder's snapshot current. A broken change is refused, said, and the old snapshot goes on."""
+def with_library(source: PolicySource) -> PolicySource:
+    """Published policies as they are judged: they are kept without the functions that come with Fulcrum."""
+    return PolicySource((*library(), *source.modules), source.data, source.name)
 
-    def __init__(self, settings: Settings, stored_budgets: Callable[[], Sequence[Budget]]) -> None:
+
+class Snapshots:
+    """Keeps the holder's snapshot current. A broken change is refused, said, and the old snapshot goes on.
+
+    `otherwise`: the starter policy where there are none; None: then every call is denied.
+    """
+
+    def __init__(self, settings: Settings, repository: ConfigRepository, otherwise: str | None = OBSERVE) -> None:
         self._settings = settings
-        self._stored_budgets = stored_budgets
-        self.where: Final = settings.policies if settings.policies is not None else OBSERVE
-        """The folder or starter policy that is judged by."""
+        self._repository = repository
+        self._otherwise = otherwise
         self._print = ""
-        self._budgets: tuple[Budget, ...] = ()
+        self._config = StoredConfig(0)
         self._engine: PolicyEngine | None = None
+        self._judged_by = ""
+        """The digest of the published policies that the engine is made of."""
         self.refused: str | None = None
         """Why the newest change of the policies is not live; None when it is."""
         self.on_change: Callable[[str], None] | None = None
         """Told in a sentence about each swap and each refusal."""
 
     @property
+    def where(self) -> Path | str:
+        """The folder or starter policy that is judged by, unless policies were published; "" is none."""
+        return self._settings.policies if self._settings.policies is not None else self._otherwise or ""
+
+    @property
     def observing(self) -> bool:
-        """True if no policies were given."""
+        """True if no policies were given or published, and everything is allowed."""
+        return self._follows_store and not self._judged_by and self._otherwise is not None
+
+    @property
+    def _follows_store(self) -> bool:
         return self._settings.policies is None and self._settings.policy.engine == "rego"
 
     def first(self) -> SnapshotHolder:
         """The snapshot to start with. Raises `Invalid`: a gateway does not start on broken policies."""
+        self._config = self._repository.read()
         self._print = self._fingerprint()
-        self._engine = self._load(self._admitted())
-        if self._settings.policy.engine == "rego" and not self._engine.info.names:
+        stored = self._config.policies
+        if self._follows_store and stored is not None:
+            self._engine, self._judged_by = self._load(self._published(stored)), stored.digest
+        else:
+            self._engine = self._load(self._admitted())
+        needed = self._settings.policies is not None and self._settings.policy.engine == "rego"
+        if needed and not self._engine.info.names:
             raise Invalid(
                 f"{self.where}: no policy in it, so every call would be denied; add a .rego file with "
                 "`package fulcrum.policies.NAME`, or name a starter policy such as allow_all"
             )
-        self._budgets = self._all_budgets()
         return SnapshotHolder(self._snapshot())
 
-    async def refresh(self, holder: SnapshotHolder) -> bool:
-        """Look for changes; swap the snapshot if there are any. True if it was swapped."""
-        swapped = False
-        if self._settings.policy.engine != "opa":
-            now = await asyncio.to_thread(self._fingerprint)
-            changed, self._print = now != self._print, now
-            if changed and await self._reload():
-                holder.current = self._snapshot()
-                swapped = True
-        budgets = await asyncio.to_thread(self._all_budgets)
-        if budgets != self._budgets:
-            self._budgets = budgets
-            holder.current = self._snapshot()
-            swapped = True
-        return swapped
+    async def refresh(self, holder: SnapshotHolder, *, store: bool = True) -> bool:
+        """Look for changes; swap the snapshot if there are any. True if it was swapped.
 
-    async def _reload(self) -> bool:
+        Without `store` only the folder is looked at. Raises `Unavailable` when the store does not answer.
+        """
+        await self._look_at_folder()
+        config: StoredConfig | None = None
         try:
-            source = await asyncio.to_thread(self._admitted)
-            self._engine = self._load(source)
+            config = await asyncio.to_thread(self._newer) if store else None
+        finally:
+            if config is not None:
+                self._take(config)
+            changed = config is not None or holder.current.engine is not self._engine
+            if changed:
+                holder.swap(self._snapshot())
+        return changed
+
+    def _newer(self) -> StoredConfig | None:
+        """The whole configuration if it is another than the one in use."""
+        return self._repository.read() if self._repository.revision() != self._config.revision else None
+
+    def _take(self, config: StoredConfig) -> None:
+        """Policies that cannot be used leave the old ones; budgets and kill switches hold all the same."""
+        self._config = config
+        stored = config.policies
+        if self._follows_store and stored is not None and stored.digest != self._judged_by:
+            self._replace(lambda: self._published(stored), stored.digest)
+
+    async def _look_at_folder(self) -> None:
+        if self._settings.policy.engine == "opa" or self._settings.policies is None:
+            return
+        now = await asyncio.to_thread(self._fingerprint)
+        changed, self._print = now != self._print, now
+        if changed:
+            try:
+                source = await asyncio.to_thread(self._admitted)
+            except FulcrumError as fault:
+                self._refuse(fault)
+            else:
+                self._replace(lambda: source, "")
+
+    def _replace(self, read: Callable[[], PolicySource | None], digest: str) -> None:
+        try:
+            engine = self._load(read())
         except FulcrumError as fault:
-            self.refused = str(fault)
-            _log.warning("policies refused, the old ones stay", reason=self.refused)
-            self._tell(f"policies refused, the old ones stay:\n{fault}")
-            return False
-        self.refused = None
-        _log.info("policies live", revision=self._engine.info.revision, policies=self._engine.info.names)
-        self._tell(f"policies live: {', '.join(self._engine.info.names)}")
-        return True
+            self._refuse(fault)
+            return
+        self._engine, self._judged_by, self.refused = engine, digest, None
+        _log.info("policies live", revision=engine.info.revision, policies=engine.info.names)
+        self._tell(f"policies live: {', '.join(engine.info.names)}")
+
+    def _refuse(self, fault: FulcrumError) -> None:
+        self.refused = str(fault)
+        _log.warning("policies refused, the old ones stay", reason=self.refused)
+        self._tell(f"policies refused, the old ones stay:\n{fault}")
 
     def _tell(self, sentence: str) -> None:
         if self.on_change is not None:
@@ -100,14 +153,22 @@ class Snapshots:
     def _fingerprint(self) -> str:
         place = Path(self.where)
         try:
-            return fingerprint(place) if place.exists() else str(self.where)
+            return fingerprint(place) if self.where and place.exists() else str(self.where)
         except _UNREADABLE as fault:
             return f"unreadable: {fault}"
+
+    def _published(self, stored: StoredPolicies) -> PolicySource:
+        """As they were admitted before they were stored."""
+        if stored.source is None:
+            raise Invalid(f"revision {stored.number} of the policies came without its source; publish them anew")
+        return self._with_data(with_library(stored.source))
 
     def _admitted(self) -> PolicySource | None:
         """The policies as they are now, compiled and tried in a process that can be killed."""
         if self._settings.policy.engine == "opa":
             return None
+        if not self.where:
+            return PolicySource(())
         from fulcrum_adapters.rego.admission import admit  # noqa: PLC0415 - not needed with an external engine
         from fulcrum_adapters.rego.testing import read_suite  # noqa: PLC0415 - same
 
@@ -117,12 +178,14 @@ class Snapshots:
             raise
         except _UNREADABLE as fault:
             raise Invalid(f"{self.where}: cannot be read ({fault}); mend it or take it away") from fault
-        data = self._settings.policy.data
-        if data:
-            source = PolicySource(source.modules, {**source.data, **data}, source.name)
+        source = self._with_data(source)
         place = Path(self.where)
         admit(source, read_suite(place) if place.exists() else None)
         return source
+
+    def _with_data(self, source: PolicySource) -> PolicySource:
+        data = self._settings.policy.data
+        return PolicySource(source.modules, {**source.data, **data}, source.name) if data else source
 
     def _load(self, source: PolicySource | None) -> PolicyEngine:
         policy = self._settings.policy
@@ -132,17 +195,15 @@ class Snapshots:
             return OpaEngine(OpaConfig(url=policy.opa_url or "", timeout=policy.timeout))
         return RegoEngine(source, max_input=policy.max_input * 2)
 
-    def _all_budgets(self) -> tuple[Budget, ...]:
-        return (*self._settings.budgets, *self._stored_budgets())
-
     def _snapshot(self) -> Snapshot:
         assert self._engine is not None
-        settings = self._settings
-        revision = hashlib.sha256(f"{self._engine.info.revision}\n{self._budgets!r}".encode()).hexdigest()[:16]
+        settings, config = self._settings, self._config
+        budgets = (*settings.budgets, *config.budgets)
+        made_of = f"{self._engine.info.revision}\n{budgets!r}\n{config.switches!r}"
         return Snapshot(
-            revision=revision,
+            revision=hashlib.sha256(made_of.encode()).hexdigest()[:16],
             engine=self._engine,
-            matcher=BudgetIndex(self._budgets).matching,
+            matcher=BudgetIndex(budgets).matching,
             substitute=substitute,
             limits=Limits(
                 max_input=settings.policy.max_input,
@@ -151,4 +212,6 @@ class Snapshots:
                 inputs=settings.audit.inputs,
             ),
             labels={server.name: server.labels for server in settings.servers},
+            switches=SwitchIndex(config.switches),
+            config_revision=config.revision,
         )

@@ -40,7 +40,7 @@ async def wrap_stdio(settings: Settings, role: str | None) -> None:
     folder = open_folder(settings.data)
     usage, close_usage = open_ledger_usage(folder)
     control = open_control(settings, usage)
-    plane = await open_data_plane(settings, lambda: control.budget_repository.list(None))
+    plane = await open_data_plane(settings, control.config)
     remember_policies(settings, plane.snapshots.where)
     processor = open_processor(folder, ProcessorConfig(inputs_days=settings.audit.inputs_days))
     processor.start()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fulcrum_mcp.control.access import require
-from fulcrum_mcp.control.record import BUDGET_CREATED, BUDGET_DELETED, Record, unrecorded
+from fulcrum_mcp.control.record import BUDGET_CREATED, BUDGET_DELETED, Record, unannounced, unrecorded
 from fulcrum_mcp.core.budget import Budget, BudgetUsage
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.written import read_budget, show_rate, show_scope
@@ -32,8 +32,8 @@ class BudgetView(NamedTuple):
 class Budgets:
     """The use cases. The tenant is always the caller's own.
 
-    What changes is recorded first. `configured` gives the budgets of configuration files; `usage` is
-    `BudgetLedger.usage`, called on a thread where that is allowed.
+    What changes is recorded first, and `changed` is called once it is stored. `configured` gives the budgets of
+    configuration files; `usage` is `BudgetLedger.usage`, called on a thread where that is allowed.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Budgets:
         *,
         configured: Callable[[], Sequence[Budget]] = tuple,
         record: Record = unrecorded,
+        changed: Callable[[], None] = unannounced,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._repository = repository
         self._usage = usage
         self._configured = configured
         self._record = record
+        self._changed = changed
         self._now = now
 
     def create(self, principal: Principal, fields: Mapping[str, Any]) -> BudgetView:
@@ -61,6 +63,7 @@ class Budgets:
             raise Conflict(f'budget "{budget.name}" exists already; choose another name, or delete that one first.')
         self._record(principal, BUDGET_CREATED, budget.id, {"budget": _facts(budget)})
         self._repository.add(budget)
+        self._changed()
         return BudgetView(budget, configured=False, usage=(), at=self._now())
 
     def list(self, principal: Principal) -> Sequence[BudgetView]:
@@ -83,6 +86,7 @@ class Budgets:
             if budget.id == budget_id:
                 self._record(principal, BUDGET_DELETED, budget_id, {"budget": _facts(budget)})
         self._repository.delete(principal.tenant, budget_id)
+        self._changed()
 
     def _of_files(self, principal: Principal) -> Sequence[Budget]:
         mine = [budget for budget in self._configured() if budget.tenant == principal.tenant]

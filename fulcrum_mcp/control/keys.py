@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from fulcrum_mcp.control.access import require
-from fulcrum_mcp.control.record import KEY_CREATED, KEY_REVOKED, Record, unrecorded
+from fulcrum_mcp.control.record import KEY_CREATED, KEY_REVOKED, Record, unannounced, unrecorded
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import PREFIX, SCOPES, allows, digest, format_key
 from fulcrum_mcp.errors import Invalid, Unprivileged
@@ -37,13 +37,22 @@ class NewKey(NamedTuple):
 
 
 class Keys:
-    """The use cases. The tenant is always the caller's own; what changes is recorded first."""
+    """The use cases. The tenant is always the caller's own.
+
+    What changes is recorded first, and `changed` is called once it is stored.
+    """
 
     def __init__(
-        self, repository: KeyRepository, *, record: Record = unrecorded, now: Callable[[], int] = time.time_ns
+        self,
+        repository: KeyRepository,
+        *,
+        record: Record = unrecorded,
+        changed: Callable[[], None] = unannounced,
+        now: Callable[[], int] = time.time_ns,
     ) -> None:
         self._repository = repository
         self._record = record
+        self._changed = changed
         self._now = now
 
     def create(
@@ -90,6 +99,7 @@ class Keys:
         )
         self._record(principal, KEY_CREATED, made.key.id, {"key": key_document(made.key)})
         self._repository.add(made.key)
+        self._changed()
         return made
 
     def list(self, principal: Principal) -> Sequence[ApiKey]:
@@ -112,7 +122,9 @@ class Keys:
         key = self._repository.get(key_id)
         if key is not None and key.tenant == principal.tenant and key.revoked_at is None:
             self._record(principal, KEY_REVOKED, key.id, {"key": key_document(key)})
-        return self._repository.revoke(principal.tenant, key_id, self._now())
+        revoked = self._repository.revoke(principal.tenant, key_id, self._now())
+        self._changed()
+        return revoked
 
 
 def make_key(

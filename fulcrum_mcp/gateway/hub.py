@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import structlog
+
 from fulcrum_mcp.core.switch import SwitchIndex, stop_reason
 from fulcrum_mcp.gateway.denial import Denial
 from fulcrum_mcp.gateway.exchange import Exchange
@@ -11,6 +13,8 @@ from fulcrum_mcp.gateway.sessions import Sessions
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import Tasks
 from fulcrum_mcp.gateway.ticket import Judged
+
+_log = structlog.get_logger("fulcrum.gateway")
 
 __all__ = ["LOST_AFTER", "Hub"]
 
@@ -48,7 +52,10 @@ class Hub:
             halts = tuple(ticket.halts)
             self.settler.finish(ticket, "cancelled", is_error=True, judged=Judged(denial=ticket.stopped))
             for halt in halts:
-                halt()
+                try:
+                    halt()
+                except Exception:  # noqa: BLE001 - one call that cannot be told must not save the others
+                    _log.exception("call stopped, but nobody told", decision=ticket.decision_id)
         return len(stopped) + (self.rounds.stop(switches) if switches.switches else 0)
 
     def warm(self) -> None:

@@ -53,7 +53,7 @@ class Ticket:
         """Set when a kill switch has ended the call: all that its client may still see of it."""
         self.task: str | None = None
         """The task as which the upstream finishes the call later."""
-        self.halts: list[Callable[[], None]] = []
+        self.halts: list[Callable[[], object]] = []
         """How those who wait for its upstream are told that it was stopped."""
         self.started_ns = 0
         self.timings: tuple[int, int] = (0, 0)

@@ -52,7 +52,7 @@ class SqlitePolicies:
                 (limit,),
             ).fetchall()
         )
-        return [StoredPolicies(*row, None) for row in rows]
+        return [StoredPolicies(row[0], row[1], row[2], row[3], None) for row in rows]
 
 
 def read_policy_revision(connection: Connection, number: int | None = None) -> StoredPolicies | None:

@@ -159,9 +159,9 @@ def test_a_revocation_by_another_process_is_seen_with_the_revision(tmp_path: Pat
     first = admin_key(mine, given)
     assert first is not None
     assert who(mine, first.text).agent == "admin"
-    before = mine.revision()
+    before = mine.config.revision()
     theirs.key_repository.revoke("default", theirs.key_repository.list("default")[0].id, 1)
-    assert mine.revision() > before
+    assert mine.config.revision() > before
     mine.forget()
     with pytest.raises(Unauthenticated):
         who(mine, first.text)

@@ -13,6 +13,7 @@ from live_stream import until
 from pydantic import SecretStr
 from spool_folders import SMALL, die, read
 
+from fulcrum_adapters.memory.config import MemoryConfig
 from fulcrum_adapters.spool import Spool
 from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_mcp.composition.embedded import recover
@@ -23,6 +24,7 @@ from fulcrum_mcp.core.budget import Amounts, Budget, Match, Reserve, Scope
 from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.records import DECIDED, FINISHED
+from fulcrum_mcp.ports import ConfigRepository
 from fulcrum_mcp.settings import ServerSettings, Settings
 
 CALLS = Budget("b1", "acme", "calls", Scope("tenant"), {"calls": 100})
@@ -102,11 +104,11 @@ def test_denied_calls_are_not_open(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def plane(folder: Path) -> AsyncIterator[DataPlane]:
+async def plane(folder: Path, config: ConfigRepository | None = None) -> AsyncIterator[DataPlane]:
     policies = folder / "policies"
     policies.mkdir()
     (policies / "p.rego").write_text("package fulcrum.policies.one\n\nimport rego.v1\n\nallow := true\n")
-    opened = await open_data_plane(Settings(data=folder / "data", policies=policies), lambda: ())
+    opened = await open_data_plane(Settings(data=folder / "data", policies=policies), config or MemoryConfig())
     try:
         yield opened
     finally:
@@ -115,15 +117,17 @@ async def plane(folder: Path) -> AsyncIterator[DataPlane]:
 
 @pytest.mark.anyio
 async def test_changes_are_followed_whatever_fails_beside(tmp_path: Path) -> None:
-    async with plane(tmp_path) as opened:
+    config = MemoryConfig()
+    async with plane(tmp_path, config) as opened:
         failed: list[int] = []
 
         def broken() -> None:
             failed.append(1)
             raise RuntimeError("a bug")
 
-        opened.on_poll.append(broken)
-        await until(lambda: failed, "the poll has failed")
+        opened.follower.on_revision.append(broken)
+        config.budgets.add(Budget("b1", "default", "daily", Scope("agent"), {"calls": 1}))
+        await until(lambda: failed, "a change was told of, in vain")
         (tmp_path / "policies" / "p.rego").write_text(
             "package fulcrum.policies.two\n\nimport rego.v1\n\nallow := true\n"
         )
@@ -138,7 +142,8 @@ async def test_what_never_came_back_is_settled_even_while_configuration_cannot_b
     swept = asyncio.Event()
     async with plane(tmp_path) as opened:
 
-        async def unreadable(_: object) -> bool:
+        async def unreadable(_: object, *, store: bool) -> bool:
+            del store
             raise OSError("control plane: gone")
 
         monkeypatch.setattr(opened.snapshots, "refresh", unreadable)

@@ -4,15 +4,18 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fulcrum_adapters.memory.config import MemoryConfig
 from fulcrum_mcp.composition.snapshots import Snapshots
 from fulcrum_mcp.core.budget import Budget, Scope
 from fulcrum_mcp.core.decision import combine
 from fulcrum_mcp.errors import Invalid, Unavailable
 from fulcrum_mcp.gateway.snapshot import SnapshotHolder
+from fulcrum_mcp.ports import StoredConfig
 from fulcrum_mcp.settings import Settings
 
 BUDGET = Budget("b1", "acme", "calls", Scope("tenant"), {"calls": 1})
@@ -20,6 +23,20 @@ BUDGET = Budget("b1", "acme", "calls", Scope("tenant"), {"calls": 1})
 
 def allowing(word: str) -> str:
     return f'package fulcrum.policies.{word}\n\nimport rego.v1\n\nallow if input.word == "{word}"\n'
+
+
+class Stored(MemoryConfig):
+    """A configuration with the budgets that a function says, asked anew each time."""
+
+    def __init__(self, budgets: Callable[[], Sequence[Budget]] = tuple) -> None:
+        super().__init__()
+        self.now = budgets
+
+    def revision(self) -> int:
+        return super().revision() + len(self.now())
+
+    def read(self) -> StoredConfig:
+        return replace(super().read(), revision=self.revision(), budgets=tuple(self.now()))
 
 
 class Folder:
@@ -30,7 +47,7 @@ class Folder:
         self.root.mkdir()
         self.write(allowing("one"))
         settings = Settings(data=root / "data", policies=self.root)
-        self.snapshots = Snapshots(settings, stored)
+        self.snapshots = Snapshots(settings, Stored(stored))
         self.said: list[str] = []
         self.snapshots.on_change = self.said.append
         self.holder: SnapshotHolder = self.snapshots.first()
@@ -173,11 +190,11 @@ def test_budgets_of_the_store_join_those_of_the_file(tmp_path: Path) -> None:
 def test_gateway_does_not_start_on_broken_policies(tmp_path: Path) -> None:
     (tmp_path / "p.rego").write_text("package fulcrum.policies.p\n\nallow if {")
     with pytest.raises(Invalid, match=r"p\.rego"):
-        Snapshots(Settings(data=tmp_path, policies=tmp_path), lambda: ()).first()
+        Snapshots(Settings(data=tmp_path, policies=tmp_path), MemoryConfig()).first()
 
 
 def test_without_policies_it_observes(tmp_path: Path) -> None:
-    snapshots = Snapshots(Settings(data=tmp_path), lambda: ())
+    snapshots = Snapshots(Settings(data=tmp_path), MemoryConfig())
     assert snapshots.observing
     engine = snapshots.first().current.engine
     verdicts = asyncio.run(engine.evaluate("call", b'{"phase":"call","method":"vendor/x"}'))
