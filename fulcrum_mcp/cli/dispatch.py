@@ -30,6 +30,7 @@ COMMANDS: dict[str, Command] = {
     "audit": Command("fulcrum_mcp.cli.audit:app", "Follow, query, export and verify the audit trail."),
     "keys": Command("fulcrum_mcp.cli.keys:app", "Make, list and revoke API keys."),
     "servers": Command("fulcrum_mcp.cli.servers:app", "List the MCP servers that a configuration names."),
+    "processor": Command("fulcrum_mcp.cli.processor:app", "Store and sign what several gateways record."),
     "db": Command("fulcrum_mcp.cli.db:app", "Bring the Postgres database of several gateways up to date."),
 }
 
