@@ -27,6 +27,8 @@ _log = structlog.get_logger("fulcrum.nats")
 
 _WAITS: Final = (0.05, 0.1, 0.25, 0.5)
 """Seconds between two tries; the last for ever."""
+_LOOK: Final = 0.1
+_LOST: Final = "the connection was lost"
 _PING: Final = 2.0
 _MOST_PINGS: Final = 2
 _PENDING: Final = 0
@@ -77,9 +79,11 @@ class Connection:
         """Wait until it is connected. Raises `Unavailable`."""
         try:
             async with asyncio.timeout(self.config.timeout if seconds is None else seconds):
-                await self._up.wait()
+                while not self.connected:
+                    await self._up.wait()
+                    await asyncio.sleep(0 if self.connected else _LOOK)
         except TimeoutError:
-            raise self.unavailable(self._fault) from None
+            raise self.unavailable(self._fault or _LOST) from None
         return self.client
 
     @property
@@ -91,7 +95,7 @@ class Connection:
     def client(self) -> Client:
         """The present client. Raises `Unavailable`, certain that nothing was sent."""
         if self._client is None or not self._client.is_connected:
-            raise self.unavailable(self._fault)
+            raise self.unavailable(self._fault or _LOST)
         return self._client
 
     def unavailable(self, why: str, *, doubtful: bool = False) -> Unavailable:
@@ -146,7 +150,10 @@ class Connection:
             self._up.set()
             turn = 0
             try:
-                await lost.wait()
+                while client.is_connected:  # it may be closing for long before it says so
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK):
+                            await lost.wait()
             finally:
                 self._client = None
                 self._up.clear()
@@ -154,7 +161,7 @@ class Connection:
                     end()
                 await _leave(client)
             if self._fault == "":
-                self._failed(ConnectionError("the connection was lost"))
+                self._failed(ConnectionError(_LOST))
 
     async def _dial(self, client: Client, address: Address, lost: asyncio.Event) -> None:
         self._fault = ""
