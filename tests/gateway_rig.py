@@ -25,12 +25,15 @@ from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.substitute import substitute
 from fulcrum_mcp.api.mcp.endpoint import Bounds, Face, McpEndpoint
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
+from fulcrum_mcp.api.mcp.routing import Routing
+from fulcrum_mcp.api.siblings import Siblings
 from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.call import Phase, Principal
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo, PolicyModule, PolicySource
 from fulcrum_mcp.core.scope import BudgetIndex
+from fulcrum_mcp.core.switch import KillSwitch, SwitchIndex
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.gate import Gate
@@ -168,8 +171,13 @@ class Rig:
         self._revision += 1
         self.engine = RecordingEngine(engine)
         current = self.holder.current
-        self.holder.current = replace(current, revision=str(self._revision), engine=self.engine, **changes)
+        self.holder.swap(replace(current, revision=str(self._revision), engine=self.engine, **changes))
         return self.engine
+
+    def throw(self, *switches: KillSwitch) -> None:
+        """Swap the snapshot: these kill switches and no others, from now on."""
+        self._revision += 1
+        self.holder.swap(replace(self.holder.current, revision=str(self._revision), switches=SwitchIndex(switches)))
 
     def forget(self) -> None:
         """Empty what was kept of earlier calls: what upstreams received and policies were asked."""
@@ -279,8 +287,13 @@ async def open_rig(
     upstream: Callable[[ScriptedServer], Upstream] | None = None,
     origin: OriginPolicy | None = None,
     warm: bool = True,
+    siblings: Siblings | None = None,
 ) -> AsyncIterator[Rig]:
-    """A gateway before these servers. `upstream` wraps or replaces the port to a server; `warm`: catalogs are read."""
+    """A gateway before these servers. `upstream` wraps or replaces the port to a server; `warm`: catalogs are read.
+
+    `siblings`: it is one of several workers.
+    """
+    seat = None if siblings is None else siblings.seat
     limits = limits or Limits()
     recording = RecordingEngine(engine_of(*rego) if isinstance(rego, Sequence) else rego)
     holder = SnapshotHolder(Snapshot("1", recording, BudgetIndex(tuple(budgets)).matching, substitute, limits))
@@ -293,14 +306,15 @@ async def open_rig(
     settler = Settler(journal, history, _mac_key)
     governor = Governor(holder, journal, ledger, history, settler, _mac_key)
     sealer = Sealer([b"k" * 32])
-    rounds, tasks = Rounds(sealer, settler), Tasks(settler)
+    rounds, tasks = Rounds(sealer, settler, seat), Tasks(settler)
     responder = Responder(settler, governor.law, rounds, tasks)
     exchanges: dict[str, Exchange] = {}
     for server in servers:
         port = server if upstream is None else upstream(server)
         catalog = Catalog(port)
         exchanges[server.name] = Exchange(port, catalog, Gate(catalog, governor, rounds), settler, responder, tasks)
-    hub = Hub(exchanges, Sessions(sealer), rounds, tasks, settler)
+    hub = Hub(exchanges, Sessions(sealer, seat), rounds, tasks, settler)
+    holder.on_swap.append(lambda snapshot: _stop(hub, snapshot))
     faces: dict[str, Face] = {
         f"/servers/{name}/mcp": SingleFace(each, hub.sessions) for name, each in exchanges.items()
     }
@@ -313,6 +327,7 @@ async def open_rig(
         origin or OriginPolicy("127.0.0.1"),
         bounds=Bounds(max_body=limits.max_body),
         challenge=lambda _: "Bearer",
+        routing=None if siblings is None else Routing(siblings, hub.sessions, rounds, tasks),
     )
     by_name = {server.name: server for server in servers}
     app = Asgi(endpoint)
@@ -330,6 +345,10 @@ async def open_rig(
         for exchange in exchanges.values():
             await exchange.upstream.close()
         await journal.close()
+
+
+def _stop(hub: Hub, snapshot: Snapshot) -> None:
+    hub.stop(snapshot.switches)
 
 
 def _mac_key(tenant: str) -> bytes:

@@ -23,6 +23,7 @@ __all__ = [
     "free_port",
     "marking_http",
     "marking_stdio",
+    "post",
     "tool_call",
     "until",
 ]
@@ -44,6 +45,17 @@ def free_port() -> int:
 def tool_call(number: int, tool: str, text: str) -> dict[str, Any]:
     params = {"name": tool, "arguments": {"text": text}, "_meta": META}
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
+
+
+def post(message: dict[str, Any]) -> bytes:
+    """The whole HTTP request of a tool call to the server `marks`."""
+    body = json.dumps(message).encode()
+    head = (
+        f"POST /servers/marks/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {VERSION}\r\n"
+        f"Mcp-Method: tools/call\r\nMcp-Name: {message['params']['name']}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 async def until(condition: Any, what: str, seconds: float = 20.0) -> None:
@@ -96,12 +108,14 @@ class Governed:
 class Up(Governed):
     """`fulcrum up` in front of one HTTP server named `marks`."""
 
-    def __init__(self, data: Path, config: Path, log: Path, policies: str = "allow_all") -> None:
+    def __init__(
+        self, data: Path, config: Path, log: Path, policies: str = "allow_all", more: Sequence[str] = ()
+    ) -> None:
         super().__init__("up", log)
         self._port = free_port()
         self._command = [
             *FULCRUM, "up", "--config", str(config), "--policies", policies, "--data", str(data), "--anonymous", "dev",
-            "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}",
+            "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}", *more,
         ]  # fmt: skip
         self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -118,13 +132,7 @@ class Up(Governed):
 
     async def call(self, tool: str, text: str) -> dict[str, Any] | None:
         self._number += 1
-        body = json.dumps(tool_call(self._number, tool, text)).encode()
-        head = (
-            f"POST /servers/marks/mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Accept: application/json, text/event-stream\r\nMCP-Protocol-Version: {VERSION}\r\n"
-            f"Mcp-Method: tools/call\r\nMcp-Name: {tool}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        answer = await self._send(head.encode() + body)
+        answer = await self._send(post(tool_call(self._number, tool, text)))
         if answer is None:
             return None
         document: dict[str, Any] = json.loads(answer[1])
