@@ -145,7 +145,8 @@ class Relay:
         try:
             await self.reply.close()
         finally:
-            if self.held is not None and self.stop in self.held.halts:
+            lost = self.pending is not None and self.pending.lost_at is not None
+            if self.held is not None and self.stop in self.held.halts and not lost:
                 self.held.halts.remove(self.stop)
             if self.replay is not None:
                 self.replay.end()
