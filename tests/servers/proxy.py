@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -171,7 +172,10 @@ class FaultProxy:
                 continue
             task = self._loop.create_task(self._serve(pair))
             self._pairs[pair] = task
-            task.add_done_callback(lambda _done, pair=pair: self._pairs.pop(pair, None))
+            task.add_done_callback(partial(self._forget, pair))
+
+    def _forget(self, pair: "_Pair", _done: "asyncio.Task[None]") -> None:
+        self._pairs.pop(pair, None)
 
     async def _serve(self, pair: "_Pair") -> None:
         server = pair.ends["up"] = socket.socket()

@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from servers.process import HOST, free_port
 from servers.valkey import Program, ValkeyServer
 
 from fulcrum_adapters.postgres.config import PostgresConfig
-from fulcrum_adapters.postgres.upgrade import upgrade
+from fulcrum_adapters.postgres.upgrade import check, upgrade
 
 pytestmark = [pytest.mark.service, pytest.mark.parts]
 
@@ -161,6 +162,22 @@ def test_postgres_user_migrates_and_acts_as_every_role_without_being_superuser(o
         hashed = connection.execute("SELECT rolpassword FROM pg_authid WHERE rolname = 'fulcrum'").fetchone()
         assert hashed is not None
         assert hashed[0].startswith("SCRAM-SHA-256$")
+
+
+def test_database_user_is_replaced_as_the_page_of_credentials_says(own_postgres: PostgresServer) -> None:
+    url = initialized(own_postgres)
+    upgrade(PostgresConfig(url))
+    page = (ROOT / "docs" / "CREDENTIALS.md").read_text()
+    commands = re.findall(r"\(`(CREATE ROLE fulcrum2 [^`]+)`\)", page)
+    assert len(commands) == 1
+    with psycopg.connect(url, autocommit=True) as connection:
+        for command in commands[0].split("; "):
+            connection.execute(command.encode())
+    second = own_postgres.database_url("fulcrum_metrics", user="fulcrum2")
+    check(PostgresConfig(second))
+    with psycopg.connect(second) as connection:
+        connection.execute("SET LOCAL ROLE fulcrum_gateway")
+        assert connection.execute("SELECT count(*) FROM fulcrum.api_keys").fetchone() == (0,)
 
 
 def test_postgres_script_without_a_password_says_which_is_missing() -> None:
