@@ -161,16 +161,17 @@ class Governor:
         if ticket.decision.effect == "allow" and ticket.root is None:
             matches = tuple(ticket.snapshot.matcher(scopes_of(call)))
             ticket.amounts = amounts_of(ticket.decision.cost)
-            reserve = Reserve(
-                call.id,
-                call.leg,
-                call.principal.tenant,
-                self._journal.writer,
-                matches,
-                ticket.amounts,
-                at,
-                RESERVATION_TTL,
-            )
+            if matches:  # no budget, no need of the ledger
+                reserve = Reserve(
+                    call.id,
+                    call.leg,
+                    call.principal.tenant,
+                    self._journal.writer,
+                    matches,
+                    ticket.amounts,
+                    at,
+                    RESERVATION_TTL,
+                )
         denied: list[Denial] = []
         decided_us = (decided - ticket.started_ns) // 1000
 
@@ -236,8 +237,7 @@ class Governor:
 
     def _abandon(self, ticket: Ticket, outcome: Outcome | None) -> None:
         """The client went while the decision was being recorded: it stands, and the call was never sent."""
-        reserved = isinstance(outcome, Reserved) and not outcome.repeated
-        admitted = outcome is None if ticket.root is not None else reserved
+        admitted = outcome is None or (isinstance(outcome, Reserved) and not outcome.repeated)
         if ticket.decision.effect == "allow" and admitted:
             ticket.reserved = outcome is not None
             self.settler.finish(ticket, "cancelled", sent=False)
