@@ -29,6 +29,8 @@ _WAITS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds between two tries while the stream does not answer."""
 _CHUNKS: Final = 4
 """Pieces of one writer's spool in one turn."""
+_LIST_EVERY: Final = 0.2
+"""Seconds between two looks for new writers."""
 _MERGE_SECONDS: Final = 1.0
 _MERGE_BYTES: Final = 256 << 10
 _SLACK: Final = 2.0
@@ -39,7 +41,8 @@ _SLACK: Final = 2.0
 class CourierConfig:
     """Times in seconds, sizes in bytes."""
 
-    linger: float = 0.02
+    linger: float = 0.05
+    """Between two looks: what comes meanwhile travels together. None while there is more at hand."""
     idle: float = 0.1
     """Between two looks when nothing was new for a while."""
     parcel: int = 256 << 10
@@ -100,6 +103,7 @@ class _Haul(NamedTuple):
     """Where the next one begins: before `end` when a line is held back."""
     segments: set[int]
     load: Load
+    more: bool
 
 
 class Courier:
@@ -115,10 +119,11 @@ class Courier:
         self._writers: dict[str, _Writer] = {}
         self._stored: dict[str, int] = {}
         self._gaps: dict[str, str] = {}
-        self._heard = 0.0
+        self._names: tuple[str, ...] = ()
+        self._listed = self._heard = 0.0
         self._tidied = 0.0
         self._checked = 0.0
-        self._closing = False
+        self._closing = self._more = False
         self._task: asyncio.Task[None] | None = None
         self.leading = False
         """Is it this process that carries?"""
@@ -164,7 +169,7 @@ class Courier:
             tries = 0
             self.failing = None
             pause = self._config.linger if moved else min(pause * 1.5, self._config.idle)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(0 if self._more else pause)
 
     def _failed(self, exc: Exception) -> None:
         what = str(exc) or type(exc).__name__
@@ -176,6 +181,7 @@ class Courier:
         if not self.leading and self._leadership.acquire():
             self._writers.clear()
             self._gaps.clear()
+            self._listed = 0.0
             await self._ask_stored()
             self.leading = True
         return self.leading
@@ -187,6 +193,7 @@ class Courier:
     async def _turn(self) -> bool:
         """Send what is new, let go of what is confirmed, look after the rest; was anything new?"""
         hauls = await asyncio.to_thread(self._gather)
+        self._more = any(haul.more for haul in hauls)
         try:
             await self._send([parcel for haul in hauls for parcel in haul.load.parcels])
         except BaseException:
@@ -214,11 +221,13 @@ class Courier:
         """On a thread: what is new in all spools, as far as the window has room."""
         room = self._config.window - self.lag().size
         hauls: list[_Haul] = []
-        names = self._source.writers()
-        for gone in set(self._writers).difference(names):
-            if not self._writers[gone].marks:
-                del self._writers[gone]
-        for name in names:
+        if time.monotonic() - self._listed > _LIST_EVERY:
+            self._listed = time.monotonic()
+            self._names = tuple(self._source.writers())
+            for gone in set(self._writers).difference(self._names):
+                if not self._writers[gone].marks:
+                    del self._writers[gone]
+        for name in self._names:
             writer = self._writers.get(name)
             if writer is None:
                 packer = Packer(name, self._config.parcel, self._config.breath)
@@ -240,7 +249,7 @@ class Courier:
             except Unavailable as exc:  # the other writers go on
                 self._fault(str(exc))
                 break
-            more = chunk is not None
+            more = chunk is not None and not chunk.whole
             if chunk is not None:
                 chunks.append(chunk)
                 last, position = position, chunk.position
@@ -256,7 +265,7 @@ class Courier:
             self._fault(f"spool of {name}: {fault}")
             self._keep(name, segments, fault)
         further = position if writer.packer.held is None else last
-        return _Haul(name, writer.begin, position, further, segments, load)
+        return _Haul(name, writer.begin, position, further, segments, load, more)
 
     def _keep(self, name: str, segments: set[int], why: str) -> None:
         for segment in segments - {0}:

@@ -26,6 +26,8 @@ class SpoolChunk:
     position: SpoolPosition
     faults: list[str]
     """What could not be read, and where it is kept."""
+    whole: bool = False
+    """It ends where the last append ended: inputs of its last record cannot still come."""
 
 
 class SpoolSource(Protocol):

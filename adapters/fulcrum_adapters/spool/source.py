@@ -52,7 +52,9 @@ class SpoolReader:
         while at < committed:
             end = self._end(folder, segments, at.segment, committed)
             if end is not None and at.offset < end:
-                return self._chunk_at(folder, at, end, faults)
+                chunk = self._chunk_at(folder, at, end, faults)
+                chunk.whole = Place(*chunk.position) >= committed
+                return chunk
             later = [number for number in segments if number > at.segment]
             if not later:
                 break
