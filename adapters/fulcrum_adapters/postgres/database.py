@@ -156,7 +156,13 @@ class Database:
         self, connection: Connection, exc: psycopg.Error | UnicodeError, *, committing: bool = False
     ) -> FulcrumError:
         error = exc if isinstance(exc, psycopg.Error) else psycopg.DataError("text that is not Unicode")
-        fault = translated(error, self.config, silent=connection.silent, committing=committing)
+        fault = translated(
+            error,
+            self.config,
+            silent=connection.silent,
+            committing=committing,
+            patience=connection.patience,
+        )
         if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
             connection.close()  # the next one may find the primary
         return fault

@@ -21,12 +21,22 @@ _REMEDIES: tuple[tuple[tuple[type[Error], ...], str], ...] = (
 _RIVALS = (errors.SerializationFailure, errors.DeadlockDetected, errors.LockNotAvailable)
 
 
-def translated(error: Error, config: PostgresConfig, *, silent: bool = False, committing: bool = False) -> FulcrumError:
-    """Our error for one of psycopg's. `silent`: the server said nothing in time; `committing`: it was asked to."""
+def translated(
+    error: Error,
+    config: PostgresConfig,
+    *,
+    silent: bool = False,
+    committing: bool = False,
+    patience: float | None = None,
+) -> FulcrumError:
+    """Our error for one of psycopg's.
+
+    `silent`: the server said nothing within `patience` seconds; `committing`: it was asked to commit.
+    """
     where = f"postgres {config.place}"
     doubtful = committing and not isinstance(error, IntegrityError | errors.SerializationFailure)
     if silent or isinstance(error, errors.QueryCanceled):
-        said = f"no answer within {config.timeout:g} s"
+        said = f"no answer within {patience or config.timeout:g} s"
         remedy = "Look at the server's load and locks, or raise [postgres] timeout."
         return Unavailable(f"{where}: {said}. {remedy}", doubtful=doubtful)
     said = _said(error, config)

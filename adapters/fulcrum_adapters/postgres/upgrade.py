@@ -1,7 +1,8 @@
 """Bringing the schema up to date: forward only, all steps in one transaction, behind a lock that replicas share."""
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import psycopg
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection as Bind
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -16,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.database import Connection, connect
 from fulcrum_adapters.postgres.faults import translated
-from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.errors import FulcrumError, Unavailable
 
 __all__ = ["SchemaState", "check", "state", "upgrade"]
 
@@ -74,38 +76,63 @@ def upgrade(config: PostgresConfig, *, patience: float = 60.0) -> tuple[SchemaSt
                 return before, before
             connection.rollback()
             connection.patience = patience
-            return _upgrade(connection, config, patience)
-        except DBAPIError as exc:
-            error = exc.orig if isinstance(exc.orig, psycopg.Error) else psycopg.OperationalError(type(exc).__name__)
-            raise translated(error, config, silent=connection.silent) from exc
-        except psycopg.Error as exc:
-            raise translated(exc, config, silent=connection.silent) from exc
+            with _bound(connection) as bind:
+                return _upgrade(connection, bind, config, patience)
+        except (DBAPIError, psycopg.Error) as exc:
+            raise _fault(exc, connection, config) from exc
         except Unavailable as exc:
             said = str(exc)
             raise Unavailable(said if said.startswith("postgres ") else f"postgres {config.place}: {said}") from exc
 
 
-def _upgrade(connection: Connection, config: PostgresConfig, patience: float) -> tuple[SchemaState, SchemaState]:
-    """Alembic on our own connection and inside one transaction, which also holds the lock."""
+@contextmanager
+def _bound(connection: Connection) -> Iterator[Bind]:
+    """Our connection as SQLAlchemy's, in a transaction that only we commit; closed in the end."""
     engine = create_engine(
         "postgresql+psycopg://", creator=lambda: connection, poolclass=NullPool, use_native_hstore=False
     )
-    with engine.connect() as bind, bind.begin():
+    bind = engine.connect()
+    try:
+        bind.begin()
+        yield bind
+    finally:
+        bind.invalidate()  # without another word to a server that may be silent
+        bind.close()
+
+
+def _upgrade(
+    connection: Connection, bind: Bind, config: PostgresConfig, patience: float
+) -> tuple[SchemaState, SchemaState]:
+    """One transaction, which also holds the lock."""
+    try:
         connection.execute("SET LOCAL statement_timeout = 0")
         _wait_for_lock(connection, config, patience)
         before = _look(connection, config)
         if not before.current:
-            connection.execute("CREATE SCHEMA IF NOT EXISTS fulcrum")
-            connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
-            scripts = _scripts()
+            _run(connection, bind)
+        connection.commit()
+    except (DBAPIError, psycopg.Error) as exc:
+        raise _fault(exc, connection, config) from exc
+    return before, before._replace(found=before.latest)
 
-            def steps(found: Any, _: Any) -> Any:
-                return scripts._upgrade_revs("head", found)  # noqa: SLF001 (Alembic's recipe for a caller's connection)
 
-            with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-                environment.configure(connection=bind, version_table=_TABLE, version_table_schema="fulcrum")
-                environment.run_migrations()
-        return before, before._replace(found=before.latest)
+def _run(connection: Connection, bind: Bind) -> None:
+    connection.execute("CREATE SCHEMA IF NOT EXISTS fulcrum")
+    connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+    scripts = _scripts()
+
+    def steps(found: Any, _: Any) -> Any:
+        return scripts._upgrade_revs("head", found)  # noqa: SLF001 (Alembic's recipe for a caller's connection)
+
+    with EnvironmentContext(Config(), scripts, fn=steps) as environment:
+        environment.configure(connection=bind, version_table=_TABLE, version_table_schema="fulcrum")
+        environment.run_migrations()
+
+
+def _fault(exc: DBAPIError | psycopg.Error, connection: Connection, config: PostgresConfig) -> FulcrumError:
+    error = exc.orig if isinstance(exc, DBAPIError) else exc
+    known = error if isinstance(error, psycopg.Error) else psycopg.OperationalError(type(exc).__name__)
+    return translated(known, config, silent=connection.silent, patience=connection.patience)
 
 
 def _scripts() -> ScriptDirectory:
