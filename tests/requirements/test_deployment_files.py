@@ -2,33 +2,25 @@
 
 import fnmatch
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from composed import composed, composed_environment, made_secrets
 from truths import ROOT, tables_of
 
 from fulcrum_mcp.settings import load
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
-BINARY = ROOT / ".venv" / "bin" / "docker-compose"
 CHECK = ROOT / "tests" / "compose.env"
 DOCKERFILES = sorted((ROOT / "infra" / "docker").glob("Dockerfile.*"))
 RAILWAY = sorted((ROOT / "infra" / "railway").glob("*/railway.json"))
 METRICS = (ROOT / "docs" / "reference" / "metrics.md").read_text()
 RULES: dict[str, Any] = yaml.safe_load((ROOT / "infra" / "prometheus" / "rules.yml").read_text())
 DASHBOARDS = sorted((ROOT / "infra" / "grafana" / "dashboards").glob("*.json"))
-
-
-def composed(env_file: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [str(BINARY), "--file", "docker-compose.yml", "--env-file", str(env_file), *options]
-    env = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
 def wanted_secrets() -> list[str]:
@@ -100,15 +92,11 @@ def test_settings_file_of_compose_is_valid(tmp_path: Path) -> None:
 
 
 def test_secrets_made_as_the_guide_says_reach_the_gateway_and_are_good_ones(tmp_path: Path) -> None:
-    guide = (ROOT / "docs" / "DEPLOYMENT_GUIDE.md").read_text()
-    script = next(block for block in re.findall(r"```sh\n(.*?)```", guide, re.DOTALL) if ">.env" in block)
-    subprocess.run(["sh", "-eu", "-c", script], cwd=tmp_path, check=True, timeout=60)
+    made_secrets(tmp_path)
     assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
-    ran = composed(tmp_path / ".env", "config", "--format", "json")
-    assert ran.returncode == 0, ran.stderr
-    services: dict[str, Any] = json.loads(ran.stdout)["services"]
     for name in ("fulcrum-server", "event-processor"):
-        given = {key: str(value) for key, value in services[name]["environment"].items() if key != "FULCRUM_CONFIG"}
+        given = composed_environment(tmp_path / ".env", name)
+        given.pop("FULCRUM_CONFIG", None)
         settings = load(None, environ={**given, "FULCRUM_DATA": str(tmp_path)}, overrides={})
         assert settings.warnings == ()
         assert settings.postgres is not None

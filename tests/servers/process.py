@@ -82,7 +82,12 @@ class Server(ABC):
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
+        if self._process is None:
+            return False
+        if self._process.poll() is None:
+            return True
+        self._gone()  # by itself: its number may soon be another's, which the guard must not end
+        return False
 
     def start(self) -> Self:
         """Start it, and wait until it answers."""
@@ -103,9 +108,7 @@ class Server(ABC):
         until = time.monotonic() + self.start_within
         while not self.answers():
             if not self.running:
-                code = self._process.returncode
-                self._gone()
-                raise RuntimeError(f"{self.name} ended with {code} at its start; {self._said()}")
+                raise RuntimeError(f"{self.name} ended at its start; {self._said()}")
             if time.monotonic() > until:
                 self.kill()
                 raise RuntimeError(f"{self.name} did not answer within {self.start_within:.0f} s; {self._said()}")

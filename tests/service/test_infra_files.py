@@ -19,9 +19,10 @@ import psycopg
 import pytest
 import redis
 import yaml
+from composed import composed_environment, made_secrets
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
-from servers.process import HOST, free_port
+from servers.process import HOST, Server, free_port
 from servers.valkey import Program, ValkeyServer
 
 from fulcrum_adapters.postgres.config import PostgresConfig
@@ -223,3 +224,52 @@ def test_container_is_healthy_when_healthz_says_200_and_only_then(address: str) 
             server.shutdown()
             thread.join()
     assert asked() == 1
+
+
+def test_processor_is_ready_with_the_environment_that_compose_gives_it(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    initialized(own_postgres)
+    made_secrets(tmp_path)
+    given = composed_environment(tmp_path / ".env", "event-processor")
+    with InfraNats(tmp_path / "nats") as streams:
+        moved = {
+            "FULCRUM_POSTGRES_URL": ("@postgres:5432/", f"@{HOST}:{own_postgres.port}/"),
+            "FULCRUM_NATS_URL": ("@nats:4222", f"@{HOST}:{streams.port}"),
+            "FULCRUM_TELEMETRY_METRICS": ("0.0.0.0:9464", f"{HOST}:{free_port()}"),
+        }
+        for name, (old, new) in moved.items():
+            given[name] = replaced(given[name], {old: new})
+        given["FULCRUM_NATS_URL"] = streams.url
+        with Processor(tmp_path / "processor", given) as process:
+            assert process.healthy()
+            with urllib.request.urlopen(f"http://{given['FULCRUM_TELEMETRY_METRICS']}/metrics", timeout=5) as answer:
+                assert b"fulcrum_processor_leader" in answer.read()
+
+
+class Processor(Server):
+    """`fulcrum processor` as its image starts it."""
+
+    def __init__(self, folder: Path, given: dict[str, str]) -> None:
+        super().__init__(folder)
+        self._given = {**given, "FULCRUM_HTTP": f"{HOST}:{self.port}", "FULCRUM_DATA": str(self.data)}
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        words = [f"{name}={value}" for name, value in self._given.items()]
+        return ["env", *words, sys.executable, "-m", "fulcrum_mcp.cli", "processor"]
+
+    def answers(self, seconds: float = 1.0) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=seconds) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def healthy(self) -> bool:
+        script = str(INFRA / "docker" / "healthcheck.py")
+        env = {"FULCRUM_HTTP": self._given["FULCRUM_HTTP"]}
+        return subprocess.run([sys.executable, script], env=env, check=False, timeout=20).returncode == 0
