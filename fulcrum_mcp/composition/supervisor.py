@@ -202,7 +202,7 @@ def _end(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     if -code == signal.SIGPROF:
-        return "ended by its watchdog: something kept it busy for ever"
+        return "ended by its watchdog: no sign of life for too long"
     with contextlib.suppress(ValueError):
         return f"signal {signal.Signals(-code).name}"
     return f"signal {-code}"

@@ -131,7 +131,7 @@ async def test_worker_that_an_endless_policy_keeps_busy_is_replaced_and_its_open
     await until(settled, "the open call is settled")
     assert charged(up)[0] == len(texts)
     (line,) = [line for line in up.said() if line["event"] == "worker ended and is replaced"]
-    assert (line["worker"], line["end"]) == (1, "ended by its watchdog: something kept it busy for ever")
+    assert (line["worker"], line["end"]) == (1, "ended by its watchdog: no sign of life for too long")
     assert "rego/engine.py" in line["traceback"]
     log = up.log.read_text()
     assert WORD not in log
