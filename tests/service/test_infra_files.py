@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from servers.process import HOST, Server, free_port
 from servers.valkey import Program, ValkeyServer
+from truths import tables_of
 
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.upgrade import check, upgrade
@@ -226,7 +228,7 @@ def test_container_is_healthy_when_healthz_says_200_and_only_then(address: str) 
     assert asked() == 1
 
 
-def test_processor_is_ready_with_the_environment_that_compose_gives_it(
+def test_processor_is_ready_and_measured_with_the_environment_that_compose_gives_it(
     own_postgres: PostgresServer, tmp_path: Path
 ) -> None:
     initialized(own_postgres)
@@ -243,8 +245,18 @@ def test_processor_is_ready_with_the_environment_that_compose_gives_it(
         given["FULCRUM_NATS_URL"] = streams.url
         with Processor(tmp_path / "processor", given) as process:
             assert process.healthy()
-            with urllib.request.urlopen(f"http://{given['FULCRUM_TELEMETRY_METRICS']}/metrics", timeout=5) as answer:
-                assert b"fulcrum_processor_leader" in answer.read()
+            rows = tables_of((ROOT / "docs" / "reference" / "metrics.md").read_text())["Event-processor"]
+            promised = {(row["name"], row["type"]) for row in rows}
+            until = time.monotonic() + 20
+            while (served := families(given["FULCRUM_TELEMETRY_METRICS"])) != promised:
+                assert served <= promised
+                assert time.monotonic() < until, f"not served: {promised - served}"
+                time.sleep(0.1)
+
+
+def families(address: str) -> set[tuple[str, str]]:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        return set(re.findall(r"^# TYPE (\w+) (\w+)$", answer.read().decode(), re.MULTILINE))
 
 
 class Processor(Server):
