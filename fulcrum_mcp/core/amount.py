@@ -11,7 +11,7 @@ __all__ = ["AMOUNT_NAMES", "MAX_AMOUNT", "amount_of", "parse_count", "parse_limi
 
 AMOUNT_NAMES = (*Amounts._fields, "tokens")
 MAX_AMOUNT = 2**52
-"""The largest amount, limit and balance: a sum of two is still exact in a double, which is what Lua in Redis counts in."""
+"""The largest amount, limit and balance: a sum of two is exact in a double, which is what Lua in Redis counts in."""
 
 _MICROS = 1_000_000
 _MOST_THRESHOLD = 1_000

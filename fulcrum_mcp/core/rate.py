@@ -1,7 +1,7 @@
 """Rates by the generic cell rate algorithm (ITU-T I.371): one number per bucket, the theoretical arrival time.
 
 Everything is counted in whole microseconds: exact in a double, so a store that has nothing else (Lua in Redis) gives
-the same answers. An interval is rounded up: a rate never admits more than was asked for, and a million a second at most.
+the same answers. An interval is rounded up: a rate never admits more than was asked for, a million a second at most.
 """
 
 import re

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from contract.ledgers import CALLS, DAY, MONEY, NOON, SECOND, apply, balance, commit, limited, release, reserve
+from contract.redis_books import REAL, open_books
 
 from fulcrum_adapters.memory.ledger import MemoryLedger
-from fulcrum_adapters.sqlite.ledger import SqliteLedger
+from fulcrum_adapters.redis import RedisLedger
 from fulcrum_adapters.sqlite.store import SqliteStore
 from fulcrum_mcp.core.amount import MAX_AMOUNT
 from fulcrum_mcp.core.budget import (
@@ -27,10 +28,15 @@ from fulcrum_mcp.core.budget import (
 from fulcrum_mcp.ports import BudgetLedger
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", *REAL])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BudgetLedger]:
     if request.param == "memory":
         yield MemoryLedger()
+        return
+    if request.param in {"valkey_url", "redis_url"}:
+        books = open_books(request.getfixturevalue(request.param))
+        yield RedisLedger(books)
+        books.close()
         return
     store = SqliteStore(tmp_path / "ledger.db")
     yield store.ledger
@@ -409,7 +415,7 @@ def test_usage_lists_every_bucket_with_zeros_where_the_window_is_new(ledger: Bud
     assert {(u.window_start, u.resets_at) for u in found} == {(NOON + DAY // 2, NOON + 3 * DAY // 2)}
 
 
-def test_peek_tells_what_is_left_and_takes_nothing(ledger: MemoryLedger | SqliteLedger) -> None:
+def test_peek_tells_what_is_left_and_takes_nothing(ledger: BudgetLedger) -> None:
     rated = replace(CALLS, rate=Rate(10, 60, 3))
     matches = (Match(rated, "bot"), Match(MONEY, "new"))
     assert [left.left for left in ledger.peek(matches, NOON)] == [5, 3, 1_000_000]

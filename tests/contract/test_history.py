@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from contract.redis_books import REAL, open_books
 
 from fulcrum_adapters.memory.history import MemoryHistory
+from fulcrum_adapters.redis import RedisHistory
 from fulcrum_adapters.sqlite.connect import WalDatabase
 from fulcrum_adapters.sqlite.history import SqliteHistory
 from fulcrum_adapters.sqlite.schema import SCHEMA, VERSION
@@ -31,10 +33,15 @@ def clock() -> Time:
     return Time()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", *REAL])
 def history(request: pytest.FixtureRequest, tmp_path: Path, clock: Time) -> Iterator[History]:
     if request.param == "memory":
         yield MemoryHistory(key_window=3_600, clock=clock)
+        return
+    if request.param in {"valkey_url", "redis_url"}:
+        books = open_books(request.getfixturevalue(request.param))
+        yield RedisHistory(books, key_window=3_600, clock=clock)
+        books.close()
         return
     database = WalDatabase(tmp_path / "ledger.db", SCHEMA, VERSION)
     yield SqliteHistory(database, key_window=3_600, clock=clock)

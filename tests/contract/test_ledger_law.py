@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 from contract.ledger_model import LedgerLaw, MemoryOverruns, SqliteLaw, SqliteOverruns
+from contract.redis_books import REAL
+from contract.redis_law import RedisLaw, RedisOverruns
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -31,6 +33,29 @@ def run(law: type[LedgerLaw], examples: int, steps: int, *, shrink: bool = True)
 @pytest.mark.parametrize("law", LAWS)
 def test_ledger_never_overspends_and_never_leaks(law: type[LedgerLaw]) -> None:
     assert run(law, examples=110, steps=50) > 3_000
+
+
+def on_server(request: pytest.FixtureRequest, server: str, law: type[RedisLaw]) -> type[RedisLaw]:
+    law.url = request.getfixturevalue(server)
+    return law
+
+
+@pytest.mark.parametrize("server", REAL)
+@pytest.mark.parametrize("law", [RedisLaw, RedisOverruns])
+def test_ledger_on_a_server_never_overspends_and_never_leaks(
+    request: pytest.FixtureRequest, server: str, law: type[RedisLaw]
+) -> None:
+    assert run(on_server(request, server, law), examples=60, steps=40) > 1_000
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("server", REAL)
+@pytest.mark.parametrize("law", [RedisLaw, RedisOverruns])
+def test_ledger_on_a_server_never_overspends_and_never_leaks_over_many_operations(
+    request: pytest.FixtureRequest, server: str, law: type[RedisLaw]
+) -> None:
+    assert run(on_server(request, server, law), examples=1_500, steps=100) > 100_000
 
 
 @pytest.mark.nightly

@@ -1,0 +1,38 @@
+-- Whose books these are, and taking over new ones: written beside the old under a name of their own (a generation),
+-- believed from the last step on.
+--
+-- KEYS[1] the epoch; ARGV[1] the prefix of all keys; ARGV[2] the request (msgpack): {"state"}, {"stage", run,
+-- generation, commands, life} or {"flip", run, generation, chunks, begins, life}; ARGV[3] its sum.
+local call = redis.call
+-- Both ways carry a sum: what was damaged on its way is refused here, and seen there.
+if redis.sha1hex(KEYS[1] .. ARGV[1] .. ARGV[2]) ~= ARGV[3] then return redis.error_reply('DAMAGED the request') end
+local function answer(said)
+  local packed = cmsgpack.pack(said)
+  return redis.sha1hex(ARGV[3] .. packed) .. packed
+end
+
+local request = cmsgpack.unpack(ARGV[2])
+local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
+local believed = call('HGET', KEYS[1], 'run') == run and 1 or 0
+if request[1] == 'state' then return answer({run, believed}) end
+if request[2] ~= run or believed == 1 then return answer({run, 0}) end
+
+local base = ARGV[1] .. request[3] .. ':'
+if request[1] == 'stage' then
+  for _, command in ipairs(request[4]) do
+    command[2] = base .. command[2]
+    call(unpack(command))
+  end
+  call('INCR', base .. 'staged')
+  call('PEXPIRE', base .. 'staged', request[5])
+  return answer({run, 1})
+end
+
+-- Chunks that were lost on the way (somebody emptied the server) must not be missing in silence.
+if call('GET', base .. 'staged') ~= string.format('%.0f', request[4]) then return answer({run, 0}) end
+local clock, begins = call('TIME'), request[5]
+call('DEL', KEYS[1], base .. 'staged')
+call('HSET', KEYS[1], 'run', run, 'generation', request[3], 'horizon', begins, 'now', begins, 'emptied', begins,
+  'moved', string.format('%.0f', tonumber(clock[1]) * 1000000 + tonumber(clock[2])))
+call('PEXPIRE', KEYS[1], request[6])
+return answer({run, 1})

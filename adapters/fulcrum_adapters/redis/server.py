@@ -1,0 +1,150 @@
+"""The way to the server: connections, one script call, and what may be said about one that failed."""
+
+import hashlib
+from importlib.resources import files
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlparse
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPool
+
+from fulcrum_adapters.redis.breaker import Breaker
+from fulcrum_adapters.redis.config import RedisConfig
+from fulcrum_adapters.redis.faults import translated
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["RedisServer", "Script"]
+
+Argument = str | bytes
+
+
+class Script:
+    """A Lua script that stands beside this module."""
+
+    def __init__(self, name: str) -> None:
+        self.body = files("fulcrum_adapters.redis").joinpath(name).read_bytes()
+        self.sha = hashlib.sha1(self.body).hexdigest()  # noqa: S324 - the name that EVALSHA knows a script by
+
+
+class RedisServer:
+    """Connections to one server, for any number of threads. Nothing is connected before the first call.
+
+    A call waits for `timeout` to connect and for `timeout` for the answer, at most. It is sent once: when it fails,
+    `Unavailable.doubtful` says whether it may have been done.
+    """
+
+    def __init__(self, config: RedisConfig) -> None:
+        self.config = config
+        self._breaker = Breaker()
+        self._pool = _sentinel_pool(config) if config.sentinel else _pool(config)
+
+    def run(self, script: Script, key: str, *arguments: Argument) -> bytes:
+        """The script's answer. Raises `Unavailable`."""
+        answer: bytes = self.command("EVALSHA", script.sha, "1", key, *arguments, script=script)
+        return answer
+
+    def command(self, *words: Argument, script: Script | None = None) -> Any:
+        """One command. Raises `Unavailable`."""
+        probe = self._breaker.enter()
+        if probe is None:
+            raise Unavailable(f"redis: {self.config.place} has not answered just now; it is asked again in a moment")
+        broken = True
+        try:
+            answer = self._exchange(words, script, probe=probe)
+            broken = False
+        except Unavailable as fault:
+            broken = not isinstance(fault.__cause__, ResponseError)
+            raise
+        else:
+            return answer
+        finally:
+            self._breaker.leave(probe=probe, failed=broken)
+
+    def _exchange(self, words: tuple[Argument, ...], script: Script | None, *, probe: bool) -> Any:
+        sent = False
+        connection: Any = None
+        try:
+            connection = self._pool.get_connection()
+            if probe:
+                _ask(connection, ("PING",))
+            sent = True
+            try:
+                return _ask(connection, words)
+            except NoScriptError:  # then nothing was done
+                if script is None or _said(_ask(connection, ("SCRIPT", "LOAD", script.body))) != script.sha:
+                    raise InvalidResponse("the script was damaged on its way") from None
+                return _ask(connection, words)
+        except ResponseError as fault:
+            raise translated(fault, self.config.place, sent=sent) from fault
+        except (RedisError, OSError, ValueError) as fault:
+            if connection is not None:
+                connection.disconnect()  # an answer that comes late must not be taken for the next one's
+            raise translated(fault, self.config.place, sent=sent) from fault
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()
+            raise
+        finally:
+            if connection is not None:
+                self._pool.release(connection)
+
+    def close(self) -> None:
+        """Let go of all connections. Idempotent."""
+        self._pool.disconnect()
+
+
+def _ask(connection: Any, words: tuple[Argument, ...]) -> Any:
+    connection.send_command(*words)
+    try:
+        return connection.read_response()
+    except RedisError:
+        raise
+    except Exception as fault:  # the parser's own errors have no common base
+        raise InvalidResponse("not the protocol") from fault
+
+
+def _said(answer: object) -> str:
+    return answer.decode("ascii", "replace") if isinstance(answer, bytes) else str(answer)
+
+
+def _settings(config: RedisConfig) -> dict[str, Any]:
+    return {
+        "socket_timeout": config.timeout,
+        "socket_connect_timeout": config.timeout,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,
+        "driver_info": None,
+        "health_check_interval": 0,
+    }
+
+
+def _pool(config: RedisConfig) -> "redis.ConnectionPool":
+    return redis.ConnectionPool.from_url(config.url, **_settings(config))
+
+
+def _sentinel_pool(config: RedisConfig) -> "redis.ConnectionPool":
+    """Sentinels share the time of one connection, however many of them are down."""
+    parsed = urlparse(config.url)
+    who, options = parsed.netloc.rpartition("@")[0], dict(parse_qsl(parsed.query))
+    user, _, password = (unquote(part) for part in who.partition(":"))
+    settings = _settings(config)
+    secured = parsed.scheme.startswith("rediss")
+    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if "ssl_check_hostname" in tls:
+        tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in {"1", "true", "yes"}
+    share = config.timeout / len(config.hosts)
+    asking = settings | {"socket_timeout": share, "socket_connect_timeout": share}
+    asking |= {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
+    if secured:
+        asking |= {"ssl": True, **tls}
+    settings |= {"username": user or None, "password": password or None, "db": int(config.database)}
+    if secured:
+        settings |= {"ssl": True, **tls}
+    make: Any = Sentinel  # redis-py has no types here
+    pool: Any = SentinelConnectionPool
+    made: redis.ConnectionPool = pool(config.service, make(config.hosts, sentinel_kwargs=asking), **settings)
+    return made

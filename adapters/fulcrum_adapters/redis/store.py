@@ -1,0 +1,97 @@
+"""The books on the server, as ledger and history both use them."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fulcrum_adapters.redis.config import RedisConfig
+from fulcrum_adapters.redis.faults import REBUILDING
+from fulcrum_adapters.redis.naming import microseconds
+from fulcrum_adapters.redis.server import RedisServer, Script
+from fulcrum_mcp.errors import Unavailable
+
+__all__ = ["RedisStore"]
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+_SEAL = 40
+
+
+class RedisStore:
+    """One installation's books, for any number of threads."""
+
+    def __init__(self, config: RedisConfig) -> None:
+        self.config = config
+        self.server = RedisServer(config)
+        self._ledger = Script("ledger.lua")
+        self._rebuild = Script("rebuild.lua")
+        self._bound = ""
+        """The run that `state` told last: books of another one are not for us until it is asked again."""
+
+    def read(self, operations: Sequence[Any], places: Sequence[Any] = (), rates: Sequence[Any] = ()) -> list[Any]:
+        """The outcomes of operations that change nothing. Raises `Unavailable`."""
+        return self._run(operations, 0, 0, places, rates)
+
+    def write(
+        self, operations: Sequence[Any], at: int, places: Sequence[Any] = (), rates: Sequence[Any] = ()
+    ) -> list[Any]:
+        """The outcomes of a batch, all of it applied; `at` in ns. Raises `Unavailable`."""
+        return self._run(operations, microseconds(at), 1, places, rates)
+
+    def _run(
+        self, operations: Sequence[Any], at: int, writes: int, places: Sequence[Any], rates: Sequence[Any]
+    ) -> list[Any]:
+        request = _encode((self._bound, self.config.keep * 1_000, at, writes, places, rates, operations))
+        answer = self._answer(self._ledger, request)
+        if answer[0] == 0:
+            raise Unavailable(f"redis: {REBUILDING.format(place=self.config.place)}")
+        outcomes: list[Any] = answer[2]
+        if len(outcomes) != len(operations):
+            raise self._garbled()
+        return outcomes
+
+    def state(self) -> tuple[str, bool]:
+        """The server's run id, and whether the books are of this run. Raises `Unavailable`."""
+        run, believed = self._answer(self._rebuild, _encode(("state",)))
+        self._bound = run
+        return run, bool(believed)
+
+    def rebuild(self, *request: Any) -> bool:
+        """One step of a rebuild; False where the run or the chunks are not as they were. Raises `Unavailable`."""
+        return bool(self._answer(self._rebuild, _encode(request))[1])
+
+    def evicts(self) -> str | None:
+        """The name of a policy by which the server may throw away a part of the books; None where it keeps all."""
+        said = self.server.command("INFO", "memory")
+        lines = said.decode("utf-8", "replace").splitlines() if isinstance(said, bytes) else []
+        known = dict(line.split(":", 1) for line in lines if ":" in line)
+        policy = known.get("maxmemory_policy", "noeviction")
+        return None if known.get("maxmemory", "0") == "0" or policy == "noeviction" else policy
+
+    def _answer(self, script: Script, request: bytes) -> Any:
+        """Request and answer carry a sum each, so that what was damaged on its way is seen on both ends."""
+        key, prefix = f"{self.config.prefix}epoch", self.config.prefix
+        seal = _sum(key.encode() + prefix.encode() + request)
+        said = self.server.run(script, key, prefix, request, seal)
+        if not isinstance(said, bytes) or said[:_SEAL] != _sum(seal + said[_SEAL:]):
+            raise self._garbled()
+        try:
+            answer = _decode(said[_SEAL:])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as fault:
+            raise self._garbled() from fault
+        return answer
+
+    def _garbled(self) -> Unavailable:
+        return Unavailable(
+            f"redis: {self.config.place} answered what the ledger's script never says; check redis.url", doubtful=True
+        )
+
+    def close(self) -> None:
+        """Let go of the connections. Idempotent."""
+        self.server.close()
+
+
+def _sum(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest().encode()
