@@ -10,16 +10,38 @@ from fulcrum_mcp.cli.greeting import count, say_change, say_clients, watch
 from fulcrum_mcp.cli.output import say
 from fulcrum_mcp.composition.control import FirstKey, admin_key, client_key
 from fulcrum_mcp.composition.policy import remember_policies
-from fulcrum_mcp.composition.server import Server, open_server
+from fulcrum_mcp.composition.server import Planes, Server, open_server
 from fulcrum_mcp.composition.worker import Worker
 from fulcrum_mcp.settings import Settings
 
-__all__ = ["serve"]
+__all__ = ["serve", "serve_installation"]
+
+_PLANES = {"both": "data and control plane", "data": "data plane", "control": "control plane"}
 
 
 def serve(settings: Settings, worker: Worker | None = None) -> None:
     """Serve until SIGINT or SIGTERM, alone or as one of several workers; the first of them speaks."""
     uvloop.run(_serve(settings, worker))
+
+
+def serve_installation(settings: Settings, worker: Worker | None = None, planes: Planes = "both") -> None:
+    """As `serve`, on the parts that several gateways share."""
+    uvloop.run(_serve_installation(settings, worker, planes))
+
+
+async def _serve_installation(settings: Settings, worker: Worker | None, planes: Planes) -> None:
+    from fulcrum_mcp.composition.installation import open_installation  # noqa: PLC0415 - what `up` does not load
+
+    installation = await open_installation(settings)
+    server = await open_server(settings, worker=worker, backing=installation.backing(), planes=planes)
+    if settings.admin_key is not None:
+        admin_key(server.control, settings)
+
+    def ready(started: Server) -> None:
+        if worker is None or (worker.speaks and not worker.again):
+            say(f"fulcrum server {__version__} at http://{started.address} ({_PLANES[planes]})")
+
+    await server.run(ready)
 
 
 async def _serve(settings: Settings, worker: Worker | None) -> None:

@@ -9,10 +9,11 @@ from fulcrum_mcp.api.health import Part
 from fulcrum_mcp.composition.audit import open_processor, open_reader
 from fulcrum_mcp.composition.control import Usage, open_ledger_usage
 from fulcrum_mcp.composition.folder import open_folder
+from fulcrum_mcp.composition.gateway import DataPlane
 from fulcrum_mcp.composition.repositories import Repositories
+from fulcrum_mcp.composition.snapshots import OBSERVE
 from fulcrum_mcp.composition.stores import Stores
-from fulcrum_mcp.gateway.journal import Journal
-from fulcrum_mcp.ports import AuditReader, Metric
+from fulcrum_mcp.ports import AuditReader, ConfigFeed, Metric
 from fulcrum_mcp.processor import Processor, ProcessorConfig
 from fulcrum_mcp.settings import Settings
 
@@ -45,8 +46,13 @@ class Backing:
     """The audit trail, for one question."""
     drain: Callable[[], bool]
     """Have everything acknowledged before stored; False when that is not so yet. On a thread."""
-    companions: Callable[[Journal], Sequence[Companion]]
-    """To be made once there is a journal."""
+    companions: Callable[[DataPlane], Sequence[Companion]]
+    """To be made once there is a data plane."""
+    feed: ConfigFeed | None = None
+    """News of changes; see `Follower`."""
+    feed_fault: Callable[[], str | None] | None = None
+    otherwise: str | None = OBSERVE
+    """The starter policy where there are none; None: then every call is denied."""
     parts: Callable[[], Parts] = dict
     metrics: Callable[[], Sequence[Metric]] = tuple
     close: Callable[[], None] = field(default=lambda: None)

@@ -6,29 +6,30 @@ lost meanwhile.
 
 import asyncio
 import signal
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import structlog
-import uvicorn
-from starlette.applications import Starlette
-from starlette.routing import Route
 
-from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamConfig, check_streams, ensure_streams
-from fulcrum_adapters.jetstream.subjects import AUDIT, name_of
+from fulcrum_adapters.jetstream import (
+    Connection,
+    JetStreamAuditFeed,
+    JetStreamConfig,
+    check_streams,
+    ensure_streams,
+    tenant_of,
+)
 from fulcrum_adapters.postgres.archive import PostgresArchive
 from fulcrum_adapters.postgres.chains import PostgresChains
 from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.postgres.leader import PostgresLeadership
 from fulcrum_adapters.signing import GivenKeys
-from fulcrum_mcp.api.bounded_http import BoundedHttp
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.metrics import metrics_route
 from fulcrum_mcp.composition.database import open_database, postgres_config
+from fulcrum_mcp.composition.faces import Faces
 from fulcrum_mcp.composition.folder import open_folder
-from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.errors import Invalid, Unavailable
 from fulcrum_mcp.ports import Metric, Point
 from fulcrum_mcp.processor.metrics import processor_metrics
@@ -36,21 +37,12 @@ from fulcrum_mcp.processor.patience import Patience, waited
 from fulcrum_mcp.processor.service import EventProcessor, EventProcessorConfig
 from fulcrum_mcp.settings import Bind, Settings
 
-__all__ = ["ProcessorServer", "jetstream_config", "tenant_of"]
+__all__ = ["ProcessorServer", "jetstream_config", "signing_keys"]
 
 _log = structlog.get_logger("fulcrum.processor")
 
 _LONGEST = 5.0
 """Seconds between two tries to begin."""
-
-
-def tenant_of(subject: str) -> str | None:
-    """Whose parcels come under a subject of NATS; None: nobody's."""
-    area, _, token = subject.rpartition(".")
-    try:
-        return name_of(token) if area == AUDIT else None
-    except Invalid:
-        return None
 
 
 def jetstream_config(settings: Settings) -> JetStreamConfig:
@@ -112,7 +104,7 @@ class ProcessorServer:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(name, self._stop, task)
-        async with _Faces() as faces:
+        async with Faces() as faces:
             routes = [*health_routes(self.parts)]
             self.address = await faces.serve(self._bind, routes)
             if self.settings.telemetry.metrics is not None:
@@ -196,40 +188,3 @@ class ProcessorServer:
         found = [] if self.processor is None else list(processor_metrics(self.processor.figures()))
         parts = [Point({"part": name}, float(part.ready)) for name, part in self.parts().items()]
         return [*found, Metric("fulcrum_ready", "gauge", "1 where /readyz says that a part works.", parts)]
-
-
-class _Faces:
-    """A few routes on addresses of their own."""
-
-    def __init__(self) -> None:
-        self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
-
-    async def serve(self, bind: Bind, routes: list[Route]) -> str:
-        """Listen; where, as `host:port`. Raises `Unavailable`."""
-        listener = listen(bind.host, bind.port)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                Starlette(routes=routes),
-                http=BoundedHttp,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=1,
-                proxy_headers=False,
-            )
-        )
-        server.config.load()
-        server.lifespan = server.config.lifespan_class(server.config)
-        await server.startup(sockets=[listener])
-        self._servers.append((server, listener))
-        return shown(listener)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for server, listener in self._servers:
-            await server.shutdown(sockets=[listener])

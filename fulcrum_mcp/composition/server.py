@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import structlog
 import uvicorn
@@ -31,15 +31,32 @@ from fulcrum_mcp.composition.control import ControlPlane, open_control
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
+from fulcrum_mcp.composition.telemetry import Telemetry
 from fulcrum_mcp.composition.worker import Worker
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.merged import MergedFace
+from fulcrum_mcp.gateway.metrics import gateway_metrics, gauge
 from fulcrum_mcp.gateway.single import SingleFace
+from fulcrum_mcp.ports import Metric, Point
 from fulcrum_mcp.settings import Settings
 
-__all__ = ["Server", "open_server"]
+__all__ = ["Planes", "Server", "open_server"]
+
+Planes = Literal["both", "data", "control"]
 
 _log = structlog.get_logger("fulcrum.server")
+
+
+@runtime_checkable
+class Suspending(Protocol):
+    """An upstream with a breaker."""
+
+    name: str
+
+    @property
+    def suspended(self) -> bool:
+        """It is not asked at the moment."""
+        ...
 
 
 @dataclass(slots=True)
@@ -57,6 +74,12 @@ class Server:
     """This process's part when it is one of several."""
     address: str = ""
     """Where it listens, once it does: `host:port`."""
+    telemetry: Telemetry = field(init=False)
+
+    def __post_init__(self) -> None:
+        number = "" if self.worker is None else f".{self.worker.seat.number}"
+        instance = f"{socket.gethostname()}.{os.getpid()}{number}"
+        self.telemetry = Telemetry(self.settings.telemetry, self.plane.hub.settler, self.metrics, instance)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI: the MCP faces beside everything else."""
@@ -92,8 +115,10 @@ class Server:
                 await self._take_from_siblings(server, worker.relay)
             for companion in self.companions:
                 companion.start()
+            speaks = worker is None or worker.speaks
+            await self.telemetry.begin(listens=speaks)
             self.plane.hub.warm()
-            grpc = await self._grpc() if worker is None or worker.speaks else None
+            grpc = await self._grpc() if speaks else None
             if worker is not None:
                 worker.say("ready")
                 told = loop.create_task(self._when_all_serve(worker, ready))
@@ -169,8 +194,30 @@ class Server:
             **({} if self.worker is None else {"workers": Part(ready=True, detail=self.worker.told())}),
         }
 
+    def metrics(self) -> Sequence[Metric]:
+        """Every figure of this process."""
+        plane = self.plane
+        current = plane.holder.current
+        ready = [Point({"part": name}, float(part.ready)) for name, part in self.parts().items()]
+        breakers = [
+            Point({"server": upstream.name}, float(upstream.suspended))
+            for upstream in plane.upstreams
+            if isinstance(upstream, Suspending)
+        ]
+        return [
+            *gateway_metrics(plane.hub, plane.journal),
+            Metric("fulcrum_ready", "gauge", "1 where /readyz says that a part works.", ready),
+            Metric("fulcrum_upstream_breaker_open", "gauge", "1 while an upstream is not asked.", breakers),
+            gauge("fulcrum_in_flight", "Requests that are being answered.", self.endpoint.in_flight),
+            gauge("fulcrum_config_revision", "Revision of the stored configuration in use.", current.config_revision),
+            gauge("fulcrum_config_age_seconds", "Since the store was last read.", plane.follower.age),
+            gauge("fulcrum_kill_switches", "Kill switches that are on.", len(current.switches.switches)),
+            *self.backing.metrics(),
+        ]
+
     async def close(self) -> None:
         """End everything in order: what was answered is settled, recorded and stored."""
+        await self.telemetry.close()
         await self.plane.close()
         for companion in reversed(self.companions):
             await companion.close()
@@ -204,9 +251,15 @@ def _stop_calmly(server: uvicorn.Server) -> None:
 
 
 async def open_server(
-    settings: Settings, fetch_jwks: Any = None, worker: Worker | None = None, backing: Backing | None = None
+    settings: Settings,
+    fetch_jwks: Any = None,
+    worker: Worker | None = None,
+    backing: Backing | None = None,
+    planes: Planes = "both",
 ) -> Server:
     """Open everything, on the data folder alone if there is no other backing; nothing listens yet.
+
+    `planes`: `data` serves MCP without the API, `control` the API without MCP and without upstreams.
 
     Raises `Invalid` and `Unavailable`, each with place and remedy.
     """
@@ -225,7 +278,15 @@ async def open_server(
         fetch_jwks=fetch_jwks,
         repositories=backing.repositories,
     )
-    plane = await open_data_plane(settings, control.config, stores=backing.stores, seat=seat)
+    plane = await open_data_plane(
+        settings if planes != "control" else settings.model_copy(update={"servers": ()}),
+        control.config,
+        stores=backing.stores,
+        seat=seat,
+        feed=backing.feed,
+        feed_fault=backing.feed_fault,
+        otherwise=backing.otherwise,
+    )
     plane.follower.on_revision.append(control.forget)
     origin = OriginPolicy(settings.http.host, settings.allowed_hosts, settings.allowed_origins)
     oauth = settings.oauth
@@ -233,7 +294,8 @@ async def open_server(
     faces: dict[str, Face] = {
         f"/servers/{name}/mcp": SingleFace(exchange, hub.sessions) for name, exchange in hub.exchanges.items()
     }
-    faces["/mcp"] = MergedFace(hub)
+    if planes != "control":
+        faces["/mcp"] = MergedFace(hub)
     routing: Routing | None = None
     if worker is not None and worker.folder is not None:
         routing = Routing(Siblings(worker.seat, worker.folder), hub.sessions, hub.rounds, hub.tasks)
@@ -255,12 +317,15 @@ async def open_server(
         identity=control.identity,
         keys=control.keys,
         budgets=control.budgets,
+        switches=control.switches,
+        policies=control.policies,
         servers=control.servers,
         audit=StoredTrail(backing.open_reader, plane.stores.keys, backing.drain),
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
+        metrics=lambda: server.metrics(),  # noqa: PLW0108 - there is no server yet
     )
-    companions = backing.companions(plane.journal)
+    companions = backing.companions(plane)
     server = Server(settings, plane, control, backing, companions, endpoint, Starlette(), worker)
-    server.rest = rest_app(deps, [*health_routes(server.parts)])
+    server.rest = rest_app(deps, [*health_routes(server.parts)], api=planes != "data")
     return server

@@ -55,6 +55,11 @@ class HttpUpstream:
     def __repr__(self) -> str:
         return f"HttpUpstream({self.name!r}, {self._target.place!r})"
 
+    @property
+    def suspended(self) -> bool:
+        """The breaker is open: it is not asked but now and then."""
+        return self._breaker.open
+
     async def send(self, request: UpstreamRequest) -> HttpReply:
         """See `Upstream`."""
         try:

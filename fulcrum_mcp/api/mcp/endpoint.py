@@ -90,6 +90,11 @@ class McpEndpoint:
         self._open: Counter[str] = Counter()
         self._total = 0
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being answered."""
+        return self._total
+
     def serves(self, path: str) -> bool:
         """True if this path is one of the MCP faces (known or not)."""
         return path == "/mcp" or (path.startswith("/servers/") and path.endswith("/mcp"))

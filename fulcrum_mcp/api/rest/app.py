@@ -20,6 +20,9 @@ from fulcrum_mcp.api.rest.deps import RestDeps
 from fulcrum_mcp.api.rest.door import HEADERS, Endpoint, Handler, answer, guarded, refused_host
 from fulcrum_mcp.api.rest.errors import error_response
 from fulcrum_mcp.api.rest.keys import create_key, list_keys, revoke_key
+from fulcrum_mcp.api.rest.metrics import get_metrics
+from fulcrum_mcp.api.rest.policies import list_policies, publish_policies, restore_policies, show_policies
+from fulcrum_mcp.api.rest.switches import lift_switch, list_switches, throw_switch
 from fulcrum_mcp.errors import NotFound
 
 __all__ = ["rest_app", "rest_routes"]
@@ -48,20 +51,30 @@ def rest_routes(deps: RestDeps) -> list[BaseRoute]:
         route("/api/v1/keys/{id}", DELETE=revoke_key),
         route("/api/v1/budgets", GET=list_budgets, POST=create_budget),
         route("/api/v1/budgets/{id}", DELETE=delete_budget),
+        route("/api/v1/kill-switches", GET=list_switches, POST=throw_switch),
+        route("/api/v1/kill-switches/{id}", DELETE=lift_switch),
+        route("/api/v1/policies", GET=list_policies, POST=publish_policies),
+        route("/api/v1/policies/{id}", GET=show_policies),
+        route("/api/v1/policies/{id}/restore", POST=restore_policies),
         route("/api/v1/servers", GET=list_servers),
         route("/api/v1/audit", GET=query_audit),
         route("/api/v1/audit/export", GET=export_audit),
         route("/api/v1/decisions/{id}", GET=get_decision),
+        route("/metrics", GET=get_metrics),
         Route("/api/openapi.json", _openapi(deps)),
         Route(WELL_KNOWN, _metadata(deps)),
         Route(WELL_KNOWN + "/{path:path}", _metadata(deps)),
     ]
 
 
-def rest_app(deps: RestDeps, more: list[BaseRoute] | None = None) -> Starlette:
-    """The application; `more` are routes of other small faces (health) that share its manners."""
+def rest_app(deps: RestDeps, more: list[BaseRoute] | None = None, *, api: bool = True) -> Starlette:
+    """The application; `more` are routes of other small faces (health) that share its manners.
+
+    Without `api` only what every gateway shows: metrics, and where tokens come from.
+    """
+    routes = [route for route in rest_routes(deps) if api or not getattr(route, "path", "").startswith("/api/")]
     return Starlette(
-        routes=[*rest_routes(deps), *(more or [])],
+        routes=[*routes, *(more or [])],
         middleware=[Middleware(_SecurityHeaders)],
         exception_handlers={HTTPException: _refusal},
     )

@@ -6,9 +6,11 @@ from typing import Protocol
 
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys
+from fulcrum_mcp.control.policies import Policies
 from fulcrum_mcp.control.servers import Servers
+from fulcrum_mcp.control.switches import Switches
 from fulcrum_mcp.core.call import Principal
-from fulcrum_mcp.ports import AuditQuery, DecisionRecord, IdentityVerifier, StoredRecord
+from fulcrum_mcp.ports import AuditQuery, DecisionRecord, IdentityVerifier, Metric, StoredRecord
 
 __all__ = ["AuditTrail", "OAuthMetadata", "RestDeps"]
 
@@ -45,8 +47,13 @@ class RestDeps:
     identity: IdentityVerifier
     keys: Keys
     budgets: Budgets
+    switches: Switches
+    policies: Policies
     servers: Servers
     audit: AuditTrail
     refuses: Callable[[str | None, str | None], str | None]
     oauth: OAuthMetadata | None = None
+    metrics: Callable[[], Sequence[Metric]] = tuple
     max_body: int = 64 * 1024
+    max_policies: int = 8 * 1024 * 1024
+    """Bytes of a whole policy folder."""

@@ -1,0 +1,262 @@
+"""The parts of an installation with several gateways: Postgres, Redis or Valkey, and NATS, put together for one server.
+
+Redis and NATS that are down at the start are waited for in the background: until then what needs them is denied, or
+waits in the spool. Postgres must answer: without it nobody knows what to enforce.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from fulcrum_adapters.jetstream import (
+    Connection,
+    JetStreamAuditStream,
+    JetStreamConfigFeed,
+    JetStreamLog,
+    check_streams,
+    ensure_streams,
+)
+from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
+from fulcrum_adapters.postgres.budgets import PostgresBudgets
+from fulcrum_adapters.postgres.configuration import PostgresConfiguration
+from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.keys import PostgresKeys
+from fulcrum_adapters.postgres.policies import PostgresPolicies
+from fulcrum_adapters.postgres.switches import PostgresSwitches
+from fulcrum_adapters.postgres.writers import PostgresWriters
+from fulcrum_adapters.redis.cache import CachedKeys
+from fulcrum_adapters.redis.config import RedisConfig
+from fulcrum_adapters.redis.history import RedisHistory
+from fulcrum_adapters.redis.ledger import RedisLedger
+from fulcrum_adapters.redis.store import RedisStore
+from fulcrum_adapters.signing import GivenKeys
+from fulcrum_adapters.spool import FileLeadership, Spool, SpoolConfig, SpoolReader
+from fulcrum_mcp.api.health import Part
+from fulcrum_mcp.composition.backing import Backing, Companion
+from fulcrum_mcp.composition.database import open_database
+from fulcrum_mcp.composition.embedded import finish_dead
+from fulcrum_mcp.composition.event_processor import jetstream_config
+from fulcrum_mcp.composition.folder import open_folder
+from fulcrum_mcp.composition.gateway import DataPlane
+from fulcrum_mcp.composition.repositories import Repositories
+from fulcrum_mcp.composition.stores import Stores
+from fulcrum_mcp.core.budget import Budget
+from fulcrum_mcp.errors import FulcrumError, Unavailable
+from fulcrum_mcp.gateway.corrections import never_sent_draft
+from fulcrum_mcp.gateway.courier import Courier
+from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
+from fulcrum_mcp.gateway.metrics import gauge
+from fulcrum_mcp.ports import AuditLog, Metric
+from fulcrum_mcp.settings import Settings
+
+__all__ = ["Installation", "open_installation"]
+
+_log = structlog.get_logger("fulcrum.installation")
+_RETRY: Final = 1.0
+
+
+class Installation:
+    """Opened parts of one server process; made on its event loop."""
+
+    def __init__(self, settings: Settings, database: Database, connection: Connection) -> None:
+        self._settings = settings
+        self._folder = open_folder(settings.data)
+        self._database = database
+        self._connection = connection
+        assert settings.redis is not None
+        given = settings.redis
+        self._redis = RedisStore(RedisConfig(given.url.get_secret_value(), prefix=given.prefix, timeout=given.timeout))
+        self._ledger = RedisLedger(self._redis)
+        self._fence = FencedLedger(self._ledger)
+        self._keys = _audit_keys(settings)
+        self._spool_config = _spool_config(settings)
+        self._log = self._open_log()
+        self._inherits = isinstance(self._log, Spool)
+        """What this process took over from a dead one is not finished yet."""
+        self._plane: DataPlane | None = None
+        self._keeper: LedgerKeeper | None = None
+        self._courier: Courier | None = None
+        self._streams: str | None = "not asked yet"
+        """Why the streams are not known to be as they should."""
+
+    def _open_log(self) -> AuditLog:
+        if self._spool_config is None:
+            return JetStreamLog(self._connection.config, never_sent_draft)
+        return Spool.open(self._folder / "spool", self._spool_config)
+
+    def backing(self) -> Backing:
+        """For `open_server`."""
+        database = self._database
+        return Backing(
+            repositories=Repositories(
+                keys=CachedKeys(PostgresKeys(database), self._redis.server, self._revision),
+                budgets=PostgresBudgets(database),
+                switches=PostgresSwitches(database),
+                policies=PostgresPolicies(database),
+                config=PostgresConfiguration(database),
+                close=database.close,
+            ),
+            stores=Stores(
+                ledger=self._fence,
+                history=RedisHistory(self._redis),
+                log=self._log,
+                keys=self._keys,
+                recovered=0,
+                recover=self._recover,
+                close=self._redis.close,
+            ),
+            usage=self._ledger.usage,
+            open_reader=partial(PostgresAuditReader, database),
+            drain=lambda: True,
+            companions=self._companions,
+            feed=JetStreamConfigFeed(self._connection),
+            feed_fault=lambda: None if self._connection.connected else "NATS is not connected",
+            otherwise=None,
+            parts=self.parts,
+            metrics=self.metrics,
+        )
+
+    def _revision(self) -> int:
+        return -1 if self._plane is None else self._plane.holder.current.config_revision
+
+    def _recover(self) -> int:
+        """Finish what dead processes of this host left; again later while the ledger does not serve."""
+        if self._spool_config is None:
+            return 0
+        own = self._log if self._inherits and isinstance(self._log, Spool) else None
+        count = finish_dead(self._folder / "spool", own, self._spool_config, self._ledger)
+        self._inherits = False
+        return count
+
+    def _budgets(self) -> Sequence[Budget]:
+        return (*self._settings.budgets, *PostgresConfiguration(self._database).read().budgets)
+
+    def _companions(self, plane: DataPlane) -> Sequence[Companion]:
+        self._plane = plane
+        registry = PostgresWriters(self._database)
+        self._keeper = LedgerKeeper(self._ledger, self._fence, registry, plane.journal, self._budgets)
+        if self._spool_config is not None:
+            stream = JetStreamAuditStream(self._connection)
+            source = SpoolReader(self._folder / "spool", self._folder / "aside")
+            self._courier = Courier(source, stream, FileLeadership(self._folder / "courier.lock"))
+        return [_Parts(self)]
+
+    async def start(self) -> None:
+        """See the streams made and checked, whenever NATS answers; what differs is said once."""
+        while self._streams is not None:
+            try:
+                await self.check(stream_mode=False)
+            except Unavailable as fault:
+                self._streams = str(fault)
+                await asyncio.sleep(_RETRY)
+            except FulcrumError as fault:
+                self._streams = str(fault)
+                _log.error("streams are not as they should be", reason=str(fault))
+                return
+
+    async def check(self, *, stream_mode: bool) -> None:
+        """Raises `Unavailable`, `Invalid`."""
+        await self._connection.ready()
+        checked = await ensure_streams(self._connection)
+        for warning in await check_streams(self._connection, checked, stream_mode=stream_mode):
+            _log.warning("stream differs", what=warning)
+        self._streams = None
+
+    def begin(self) -> None:
+        """Start what works beside the data plane."""
+        assert self._keeper is not None
+        self._keeper.start()
+        if self._courier is not None:
+            self._courier.start()
+
+    async def end(self) -> None:
+        """Carry what is left for a moment; then say to the others whether anything still is."""
+        left = False
+        if self._courier is not None:
+            await self._courier.close()
+            left = self._courier.lag().records > 0 or not self._courier.leading
+        if self._keeper is not None:
+            await self._keeper.close(retire=not left)
+
+    async def disconnect(self) -> None:
+        """Leave NATS. Idempotent."""
+        await self._connection.close()
+
+    def parts(self) -> Mapping[str, Part]:
+        """What readiness tells: without the ledger budgeted calls are denied, without NATS the spool fills."""
+        waiting = None if self._keeper is None else self._keeper.waiting
+        failing = None if self._courier is None else self._courier.failing
+        stream = failing or self._streams or ("" if self._connection.connected else "not connected")
+        return {
+            "ledger": Part(waiting is None, waiting or ""),
+            "stream": Part(ready=self._spool_config is not None or not stream, detail=stream),
+        }
+
+    def metrics(self) -> Sequence[Metric]:
+        """Figures of the parts."""
+        found = [
+            gauge(
+                "fulcrum_ledger_rebuilding",
+                "1 while the ledger does not serve.",
+                float(self._keeper is None or self._keeper.waiting is not None),
+            )
+        ]
+        if self._courier is not None:
+            lag = self._courier.lag()
+            found.append(gauge("fulcrum_spool_unconfirmed_records", "Published and not stored yet.", lag.records))
+        return found
+
+
+class _Parts:
+    """The parts' lifetime, as a companion."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+        self._checking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._checking = asyncio.get_running_loop().create_task(self._installation.start())
+        self._installation.begin()
+
+    async def close(self) -> None:
+        if self._checking is not None:
+            self._checking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._checking
+        await self._installation.end()
+        await self._installation.disconnect()
+
+
+async def open_installation(settings: Settings) -> Installation:
+    """Open what must be open before a server can start. Raises `Invalid` and `Unavailable`."""
+    database = await asyncio.to_thread(open_database, settings)
+    connection = Connection(jetstream_config(settings), "fulcrum-server")
+    connection.start()
+    try:
+        installation = Installation(settings, database, connection)
+        if settings.audit.durability == "stream":
+            await installation.check(stream_mode=True)
+    except BaseException:
+        await connection.close()
+        await asyncio.to_thread(database.close)
+        raise
+    return installation
+
+
+def _audit_keys(settings: Settings) -> GivenKeys:
+    pem, master = settings.audit_signing_key, settings.audit_mac_key
+    return GivenKeys(
+        None if pem is None else pem.get_secret_value(),
+        None if master is None else master.get_secret_value(),
+        settings.data / "keys",
+    )
+
+
+def _spool_config(settings: Settings) -> SpoolConfig | None:
+    """None: there is no spool, records go to the stream directly."""
+    audit = settings.audit
+    return None if audit.durability == "stream" else SpoolConfig(audit.durability, max_bytes=audit.max_spool)
