@@ -6,12 +6,11 @@ end nobody recorded: they count at their estimate.
 """
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-
-from psycopg.types.json import Jsonb
 
 from fulcrum_adapters.postgres.database import Session
 from fulcrum_adapters.postgres.spending_sql import (
@@ -132,9 +131,9 @@ def merge(session: Session, records: Iterable[ArchivedRecord]) -> None:
     gathered.settle()
     if gathered.calls:
         rows = [_ledger_row(key, call) for key, call in gathered.calls.items()]
-        session.execute(UPSERT, (Jsonb(rows),))
+        session.execute(UPSERT, (_json(rows),))
         keys = [{"tenant": tenant, "call": call} for tenant, call in gathered.calls]
-        for row in session.execute(COMPLETE, (Jsonb(keys),)).fetchall():
+        for row in session.execute(COMPLETE, (_json(keys),)).fetchall():
             gathered.charge(*row)
     _write(session, ADD_SPENT, [_spent_row(place, sums) for place, sums in gathered.spent.items()])
     _write(session, ADD_CALLS, [_count_row(key, *count) for key, count in gathered.counts.items()])
@@ -156,7 +155,13 @@ def forget(session: Session) -> int:
 
 def _write(session: Session, statement: str, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        session.execute(statement, (Jsonb(rows),))
+        session.execute(statement, (_json(rows),))
+
+
+def _json(rows: Sequence[dict[str, Any]]) -> str:
+    """Without what jsonb refuses, NUL and surrogates that are alone: no record may keep others from being stored."""
+    text = json.dumps(rows, ensure_ascii=False).encode("utf-8", "replace")
+    return text.replace(b"\\u0000", b"\\ufffd").decode()
 
 
 def _lasts(subject: str) -> bool:
@@ -165,7 +170,7 @@ def _lasts(subject: str) -> bool:
 
 def _digest(*parts: object) -> str:
     """A row's key, hex: names may be longer than an index takes."""
-    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+    return hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "replace")).hexdigest()
 
 
 def _ledger_row(key: tuple[str, str], call: _Call) -> dict[str, Any]:

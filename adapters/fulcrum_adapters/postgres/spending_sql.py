@@ -8,7 +8,7 @@ UPSERT: Final = """\
 INSERT INTO fulcrum.budget_ledger AS known
   (tenant, call, leg, writer, subject, at, places, reserved, charged, tainted)
 SELECT tenant, call, leg, writer, subject, at, nullif(places, 'null'), reserved, charged, tainted
-FROM jsonb_to_recordset(%s) AS said (
+FROM jsonb_to_recordset(%s::jsonb) AS said (
   tenant text, call text, leg integer, writer text, subject text, at bigint, places jsonb, reserved bigint[],
   charged bigint[], tainted jsonb)
 ORDER BY tenant COLLATE "C", call COLLATE "C"
@@ -25,7 +25,7 @@ ON CONFLICT (tenant, call) DO UPDATE SET
 
 COMPLETE: Final = """\
 DELETE FROM fulcrum.budget_ledger AS known
-USING jsonb_to_recordset(%s) AS said (tenant text, call text)
+USING jsonb_to_recordset(%s::jsonb) AS said (tenant text, call text)
 WHERE known.tenant = said.tenant AND known.call = said.call AND known.places IS NOT NULL AND known.charged IS NOT NULL
 RETURNING known.tenant, known.subject, known.places, known.charged, known.tainted
 """
@@ -34,7 +34,7 @@ ADD_SPENT: Final = """\
 INSERT INTO fulcrum.budget_spent AS known
   (id, owner, budget, bucket, starts, calls, usd_micros, input_tokens, output_tokens, bytes, seconds)
 SELECT decode(id, 'hex'), owner, budget, bucket, starts, calls, usd_micros, input_tokens, output_tokens, bytes, seconds
-FROM jsonb_to_recordset(%s) AS said (
+FROM jsonb_to_recordset(%s::jsonb) AS said (
   id text, owner text, budget text, bucket text, starts bigint, calls numeric, usd_micros numeric,
   input_tokens numeric, output_tokens numeric, bytes numeric, seconds numeric)
 ORDER BY id COLLATE "C"
@@ -51,7 +51,7 @@ ON CONFLICT (id) DO UPDATE SET
 ADD_CALLS: Final = """\
 INSERT INTO fulcrum.call_counts AS known (id, tenant, subject, tool, lasting, at, calls)
 SELECT decode(id, 'hex'), tenant, subject, tool, lasting, at, calls
-FROM jsonb_to_recordset(%s) AS said (
+FROM jsonb_to_recordset(%s::jsonb) AS said (
   id text, tenant text, subject text, tool text, lasting boolean, at bigint, calls bigint)
 ORDER BY id COLLATE "C"
 ON CONFLICT (id) DO UPDATE SET calls = known.calls + excluded.calls, at = greatest(known.at, excluded.at)
@@ -60,7 +60,7 @@ ON CONFLICT (id) DO UPDATE SET calls = known.calls + excluded.calls, at = greate
 ADD_TAINTS: Final = """\
 INSERT INTO fulcrum.taints AS known (id, tenant, subject, label, lasting, at)
 SELECT decode(id, 'hex'), tenant, subject, label, lasting, at
-FROM jsonb_to_recordset(%s) AS said (id text, tenant text, subject text, label text, lasting boolean, at bigint)
+FROM jsonb_to_recordset(%s::jsonb) AS said (id text, tenant text, subject text, label text, lasting boolean, at bigint)
 ORDER BY id COLLATE "C"
 ON CONFLICT (id) DO UPDATE SET at = excluded.at WHERE known.at < excluded.at
 """

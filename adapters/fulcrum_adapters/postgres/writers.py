@@ -62,9 +62,10 @@ ORDER BY head.key
 
 _WANTED = "unnest(%(owners)s::text[], %(budgets)s::text[], %(starts)s::bigint[]) AS wanted (owner, budget, starts)"
 _FITS = "(wanted.starts > 0 AND {0} >= wanted.starts OR wanted.starts = 0 AND {0} = 0)"
+_NAMES = Amounts._fields
 _SPENT = f"""\
 SELECT spent.owner, spent.budget, spent.bucket, spent.starts,
-  calls, usd_micros, input_tokens, output_tokens, bytes, seconds
+  {", ".join(f"least(spent.{name}, {MAX_AMOUNT})::bigint" for name in _NAMES)}
 FROM fulcrum.budget_spent AS spent JOIN {_WANTED}
   ON spent.owner = wanted.owner AND spent.budget = wanted.budget AND {_FITS.format("spent.starts")}
 """  # noqa: S608 (fixed text)
@@ -75,7 +76,7 @@ WHERE open.charged IS NULL
 """
 _OLD = f"""\
 SELECT place->>0, place->>1, place->>2, (place->>3)::bigint,
-  sum(reserved[1]), sum(reserved[2]), sum(reserved[3]), sum(reserved[4]), sum(reserved[5]), sum(reserved[6])
+  {", ".join(f"least(sum(reserved[{place}]), {MAX_AMOUNT})::bigint" for place in range(1, len(_NAMES) + 1))}
 {_PLACE} AND open.at < %(since)s GROUP BY 1, 2, 3, 4
 """
 _OPEN = f"""\
@@ -173,4 +174,4 @@ def _past(session: Session, at: int) -> Past:
 
 
 def _amounts(values: Sequence[Any]) -> Amounts:
-    return Amounts(*[min(int(value), MAX_AMOUNT) for value in values])
+    return Amounts(*[min(value, MAX_AMOUNT) for value in values])
