@@ -7,13 +7,18 @@ from starlette.testclient import TestClient
 from fulcrum_adapters.memory.budgets import MemoryBudgets
 from fulcrum_adapters.memory.identity import MemoryIdentity
 from fulcrum_adapters.memory.keys import MemoryKeys
+from fulcrum_adapters.memory.policies import MemoryPolicies
+from fulcrum_adapters.memory.switches import MemorySwitches
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
 from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
+from fulcrum_mcp.composition.admission import FolderAdmission
 from fulcrum_mcp.control.access import require
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys
+from fulcrum_mcp.control.policies import Policies
 from fulcrum_mcp.control.servers import Servers, ServerView
+from fulcrum_mcp.control.switches import Switches
 from fulcrum_mcp.core.budget import Budget, BudgetUsage, Scope
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import NotFound
@@ -79,6 +84,8 @@ def rest() -> Iterator[Rest]:
         identity=MemoryIdentity(PEOPLE),
         keys=Keys(MemoryKeys()),
         budgets=Budgets(MemoryBudgets(), usage, configured=lambda: (FILE_BUDGET,)),
+        switches=Switches(MemorySwitches()),
+        policies=Policies(MemoryPolicies(), FolderAdmission(), owner="default"),
         servers=Servers(lambda: (view,)),
         audit=trail,
         refuses=OriginPolicy("127.0.0.1").refusal,

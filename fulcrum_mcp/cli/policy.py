@@ -1,10 +1,9 @@
-"""`fulcrum policy check|test|eval|explain`: for people who write policies, before and after they are live."""
+"""`fulcrum policy`: for people who write policies, before and after they are live."""
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,46 +12,31 @@ import typer
 from fulcrum_mcp.cli.options import DataOption, UrlOption
 from fulcrum_mcp.cli.output import clean
 from fulcrum_mcp.cli.policy_data import decision_data, problem_data, suite_data
+from fulcrum_mcp.cli.policy_spoken import Json, Where, spoken
+from fulcrum_mcp.cli.policy_store import history, publish, restore, show
 from fulcrum_mcp.cli.policy_view import case_line, decision_lines, problem_lines, record_lines, rule_line, spoken_line
-from fulcrum_mcp.errors import FulcrumError, Invalid, NotFound, Unauthenticated, Unprivileged
+from fulcrum_mcp.errors import Invalid
 
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Policies: find faults, run their tests, ask what they decide and why.",
+    help="Policies: find faults, run their tests, ask what they decide and why; publish them.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 
-Where = Annotated[str, typer.Argument(metavar="DIR|FILE", help="A policy folder, a .rego file, or a starter's name.")]
 Policies = Annotated[
     str, typer.Option("--policies", metavar="DIR", help="A policy folder, a .rego file, or a starter's name.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON value on standard output.")]
 Input = Annotated[
     str | None,
     typer.Option("--input", metavar="FILE", help="A file with one policy input document as JSON; - reads it."),
 ]
 
 
-@contextmanager
-def _spoken(*, as_json: bool = False) -> Iterator[None]:
-    """Errors become lines and an exit code, never a traceback."""
-    try:
-        yield
-    except FulcrumError as exc:
-        problems = getattr(exc, "problems", ())
-        if as_json:
-            typer.echo(json.dumps({"error": str(exc), "problems": [problem_data(problem) for problem in problems]}))
-        else:
-            for line in problem_lines(problems) or [clean(part) for part in str(exc).splitlines()]:
-                typer.echo(line, err=True)
-        wrong = isinstance(exc, Invalid | Unauthenticated | Unprivileged)
-        code = (1 if problems or isinstance(exc, NotFound) else 2) if wrong or isinstance(exc, NotFound) else 3
-        raise typer.Exit(code) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+for _command in (publish, history, show, restore):
+    app.command()(_command)
 
 
 @app.command()
@@ -71,7 +55,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Find what is wrong or doubtful. Exit code 1: it cannot be used."""
-    with _spoken(as_json=as_json):
+    with spoken(as_json=as_json):
         from fulcrum_mcp.composition.policy import check_policies  # noqa: PLC0415 - loads the engine
 
         problems = check_policies(where, tools, config)
@@ -94,7 +78,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run `*_test.rego` and `cases/*.yaml`. Exit code 1: one failed, or there is none."""
-    with _spoken(as_json=as_json):
+    with spoken(as_json=as_json):
         from fulcrum_mcp.composition.policy import run_tests  # noqa: PLC0415 - loads the engine
 
         result = run_tests(where, coverage=coverage)
@@ -120,7 +104,7 @@ def run(
 @app.command("eval")
 def evaluate(*, policies: Policies, given: Input = "-", as_json: Json = False) -> None:
     """Decide about one input and print the decision. Exit code 0, whatever the decision is."""
-    with _spoken(as_json=as_json):
+    with spoken(as_json=as_json):
         from fulcrum_mcp.composition.policy import evaluate_input, read_input  # noqa: PLC0415 - loads the engine
 
         decision = evaluate_input(policies, read_input(_read(given or "-")))
@@ -145,7 +129,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show which rule said what, and the input as policy saw it: for an input, or for a recorded decision."""
-    with _spoken(as_json=as_json):
+    with spoken(as_json=as_json):
         if (decision is None) == (given is None):
             raise Invalid("explain: give a decision's id, or --input FILE with --policies; one of them")
         record: dict[str, Any] | None = None

@@ -71,6 +71,37 @@ class RemoteTarget:
         """See `Target`."""
         self.request("DELETE", f"/api/v1/budgets/{quote(budget_id, safe='')}")
 
+    def throw_switch(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Target`."""
+        return self._object("POST", "/api/v1/kill-switches", fields)
+
+    def list_switches(self, tenant: str | None) -> Sequence[dict[str, Any]]:
+        """See `Target`."""
+        return self._list("/api/v1/kill-switches" + _of(tenant), "kill_switches")
+
+    def lift_switch(self, switch_id: str, tenant: str | None) -> dict[str, Any]:
+        """See `Target`."""
+        path = f"/api/v1/kill-switches/{quote(switch_id, safe='')}{_of(tenant)}"
+        found: dict[str, Any] = self._object("DELETE", path)["kill_switch"]
+        return found
+
+    def publish_policies(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+        """See `Target`."""
+        return self._object("POST", "/api/v1/policies", {"name": name, "files": dict(files)})
+
+    def restore_policies(self, number: int) -> dict[str, Any]:
+        """See `Target`."""
+        return self._object("POST", f"/api/v1/policies/{number}/restore")
+
+    def list_policies(self) -> dict[str, Any]:
+        """See `Target`."""
+        return self._object("GET", "/api/v1/policies")
+
+    def show_policies(self, number: int | None) -> dict[str, Any]:
+        """See `Target`."""
+        found: dict[str, Any] = self._object("GET", f"/api/v1/policies/{number or 'current'}")["policies"]
+        return found
+
     def list_servers(self) -> Sequence[dict[str, Any]]:
         """See `Target`."""
         return self._list("/api/v1/servers", "servers")
@@ -154,6 +185,10 @@ class RemoteTarget:
         if not isinstance(found, list):
             raise self.unexpected()
         return found
+
+
+def _of(tenant: str | None) -> str:
+    return "" if tenant is None else f"?tenant={quote(tenant, safe='')}"
 
 
 def _key() -> str:

@@ -38,6 +38,34 @@ class Target(Protocol):
         """Gone when it returns."""
         ...
 
+    def throw_switch(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """`{"kill_switch": {...}, "made": bool}`; fields as in `POST /api/v1/kill-switches`."""
+        ...
+
+    def list_switches(self, tenant: str | None) -> Sequence[dict[str, Any]]:
+        """Of a tenant (None: one's own), and everybody's."""
+        ...
+
+    def lift_switch(self, switch_id: str, tenant: str | None) -> dict[str, Any]:
+        """The switch that was lifted."""
+        ...
+
+    def publish_policies(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+        """`{"policies": {...}, "made": bool, "overruled": text or None}`."""
+        ...
+
+    def restore_policies(self, number: int) -> dict[str, Any]:
+        """As `publish_policies`."""
+        ...
+
+    def list_policies(self) -> dict[str, Any]:
+        """`{"policies": [...], "overruled": text or None}`, newest first, without sources."""
+        ...
+
+    def show_policies(self, number: int | None) -> dict[str, Any]:
+        """With modules and data; None: the newest."""
+        ...
+
     def list_servers(self) -> Sequence[dict[str, Any]]:
         """As configured."""
         ...

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control
 from fulcrum_mcp.composition.management import into_spool
 from fulcrum_mcp.control.budgets import budget_document
 from fulcrum_mcp.control.keys import key_document
+from fulcrum_mcp.control.policies import Published, policies_document
 from fulcrum_mcp.control.servers import server_document
-from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.settings import load
+from fulcrum_mcp.control.switches import switch_document
+from fulcrum_mcp.core.switch import EVERYBODY
+from fulcrum_mcp.errors import Invalid, Unavailable
+from fulcrum_mcp.settings import Settings, load
 
 __all__ = ["LocalTarget", "open_local"]
 
@@ -50,6 +54,46 @@ class LocalTarget:
         """See `Target`."""
         self._plane.budgets.delete(OPERATOR, budget_id)
 
+    def throw_switch(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Target`."""
+        tenant, everybody = fields.get("tenant"), fields.get("everybody", False)
+        if everybody and tenant is not None:
+            raise Invalid("tenant and everybody: give one of them")
+        thrown = self._plane.switches.throw(
+            OPERATOR, fields.get("target"), fields.get("reason"), EVERYBODY if everybody else tenant
+        )
+        return {"kill_switch": switch_document(thrown.switch), "made": thrown.made}
+
+    def list_switches(self, tenant: str | None) -> Sequence[dict[str, Any]]:
+        """See `Target`."""
+        found = self._plane.switches.list_of(OPERATOR, OPERATOR.tenant if tenant is None else tenant)
+        return [switch_document(switch) for switch in found]
+
+    def lift_switch(self, switch_id: str, tenant: str | None) -> dict[str, Any]:
+        """See `Target`."""
+        return switch_document(self._plane.switches.lift(OPERATOR, switch_id, tenant))
+
+    def publish_policies(self, name: str, files: Mapping[str, str]) -> dict[str, Any]:
+        """See `Target`."""
+        return self._published(self._plane.policies.publish(OPERATOR, name, files))
+
+    def restore_policies(self, number: int) -> dict[str, Any]:
+        """See `Target`."""
+        return self._published(self._plane.policies.restore(OPERATOR, number))
+
+    def _published(self, published: Published) -> dict[str, Any]:
+        document = policies_document(replace(published.policies, source=None))
+        return {"policies": document, "made": published.made, "overruled": self._plane.policies.overruled()}
+
+    def list_policies(self) -> dict[str, Any]:
+        """See `Target`."""
+        found = [policies_document(each) for each in self._plane.policies.list(OPERATOR)]
+        return {"policies": found, "overruled": self._plane.policies.overruled()}
+
+    def show_policies(self, number: int | None) -> dict[str, Any]:
+        """See `Target`."""
+        return policies_document(self._plane.policies.show(OPERATOR, number))
+
     def list_servers(self) -> Sequence[dict[str, Any]]:
         """See `Target`."""
         return [server_document(view) for view in self._plane.servers.list(OPERATOR)]
@@ -64,9 +108,21 @@ def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> G
             f"{settings.data}: no Fulcrum has used this folder yet; start fulcrum up, or name another with --data"
         )
     usage, close_usage = open_ledger_usage(settings.data)
-    plane = open_control(settings, usage, record=into_spool(settings.data))
+    record = into_spool(settings.data)
+    plane = open_control(settings, usage, record=record, overruled=lambda: _overruled(settings))
     try:
         yield LocalTarget(plane)
     finally:
         plane.close()
         close_usage()
+
+
+def _overruled(settings: Settings) -> str | None:
+    """What the gateway of this folder was started with last tells whether it judges by what is published."""
+    from fulcrum_mcp.composition.policy import STORED, remembered_policies  # noqa: PLC0415 - loads the engine
+    from fulcrum_mcp.composition.snapshots import OBSERVE  # noqa: PLC0415 - same
+
+    last = remembered_policies(settings.data)
+    if last is None or last == OBSERVE or last.startswith(STORED):
+        return None
+    return f"the last gateway of this folder was started with --policies {last}; those win over what is published"

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from fulcrum_adapters.rego.admission import admit
-from fulcrum_adapters.rego.documents import read_document
+from fulcrum_adapters.rego.documents import read_document, read_text
 from fulcrum_adapters.rego.engine import MAX_INPUT, RegoEngine
 from fulcrum_adapters.rego.explain import as_data, explain
-from fulcrum_adapters.rego.folder import read_policies
+from fulcrum_adapters.rego.folder import MAX_DATA, files, read_policies, starter
 from fulcrum_adapters.rego.lint import lint, unallowed
 from fulcrum_adapters.rego.loading import InvalidPolicy
 from fulcrum_adapters.rego.testing import Suite, SuiteResult, read_suite, run_suite
+from fulcrum_mcp.composition.repositories import sqlite_repositories
+from fulcrum_mcp.composition.snapshots import OBSERVE, with_library
 from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Decision, combine
 from fulcrum_mcp.core.policy import PolicySource, Problem
@@ -22,16 +24,21 @@ from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.settings import Settings
 
 __all__ = [
+    "STORED",
     "check_policies",
     "evaluate_input",
     "explain_input",
     "phase_of",
     "policies_of_decision",
+    "policy_files",
     "read_input",
     "remember_policies",
     "remembered_policies",
     "run_tests",
 ]
+
+STORED = "published in "
+"""Before a data folder: the policies are those of its store."""
 
 _PATIENCE = 30
 _REMEMBERED = "policies.last"
@@ -96,6 +103,45 @@ async def _ask_servers(config: Path) -> tuple[dict[str, list[Mapping[str, Any]]]
     return tools, silent
 
 
+def policy_files(where: str) -> tuple[str, dict[str, str]]:
+    """What publishing sends: a name, and every file of a folder or starter by its path. Raises `Invalid`."""
+    place = Path(where)
+    if not place.exists():
+        return where, _starter_files(where)
+    paths = list(files(place)) if place.is_dir() else [place, place.with_name(f"{place.stem}_test.rego")]
+    root = place if place.is_dir() else place.parent
+    found = {path.relative_to(root).as_posix(): read_text(path, MAX_DATA) for path in paths if path.is_file()}
+    return place.resolve().stem, found
+
+
+def _starter_files(name: str) -> dict[str, str]:
+    source = starter(name)
+    own = [module for module in source.modules if not module.path.startswith("fulcrum/lib/")]
+    data = {"data.json": json.dumps(source.data)} if source.data else {}
+    return {**{module.path: module.source for module in own}, **data}
+
+
+def _policies(where: str) -> PolicySource:
+    """What `where` names: a folder, a file, a starter, or what is published in a data folder. Raises `Invalid`."""
+    if not where.startswith(STORED):
+        return read_policies(where)
+    found = _published(Path(where.removeprefix(STORED)))
+    if found is None:
+        raise Invalid(f"{where.removeprefix(STORED)}: no policies were published there; name others with --policies")
+    return with_library(found)
+
+
+def _published(data: Path) -> PolicySource | None:
+    if not (data / "fulcrum.db").exists():
+        return None
+    stores = sqlite_repositories(data)
+    try:
+        newest = stores.policies.get()
+    finally:
+        stores.close()
+    return None if newest is None else newest.source
+
+
 def run_tests(where: str, *, coverage: bool = False) -> SuiteResult:
     """Run the tests of a folder, after its policies have been admitted. Raises `Invalid`."""
     source = read_policies(where)
@@ -131,7 +177,7 @@ def phase_of(document: Mapping[str, Any]) -> Phase:
 
 def evaluate_input(where: str, document: Mapping[str, Any]) -> Decision:
     """The decision about one input. Raises `Invalid`."""
-    source = read_policies(where)
+    source = _policies(where)
     admit(source)
     phase = phase_of(document)
     return combine(RegoEngine(source, max_input=MAX_INPUT).judge(phase, json.dumps(document).encode()), phase)
@@ -139,14 +185,14 @@ def evaluate_input(where: str, document: Mapping[str, Any]) -> Decision:
 
 def explain_input(where: str, document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Each definition of a rule that spoke: policy, rule, path, line, value, fault. Raises `Invalid`."""
-    source = read_policies(where)
+    source = _policies(where)
     admit(source)
     return as_data(explain(source, phase_of(document), json.dumps(document).encode()))
 
 
 def policies_of_decision(where: str) -> dict[str, str]:
     """Names and revisions of the policies as they are now, to compare with a recorded decision's."""
-    source = read_policies(where)
+    source = _policies(where)
     admit(source)
     verdicts = RegoEngine(source).judge("call", b"{}")
     return {verdict.policy: verdict.revision for verdict in verdicts}
@@ -169,9 +215,12 @@ def remember_policies(settings: Settings, where: Path | str) -> None:
 def remembered_policies(data: Path) -> str | None:
     """What `remember_policies` kept, if it can be read."""
     try:
-        return (data / _REMEMBERED).read_text(encoding="utf-8") or None
+        last = (data / _REMEMBERED).read_text(encoding="utf-8") or None
     except (OSError, UnicodeDecodeError):
-        return None
+        last = None
+    if last in (None, OBSERVE) and _published(data) is not None:
+        return f"{STORED}{data}"
+    return last
 
 
 def _listed(path: Path) -> dict[str, list[Mapping[str, Any]]]:

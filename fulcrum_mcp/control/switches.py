@@ -50,6 +50,7 @@ class Switches:
 
         Idempotent: what is stopped already stays as it is. Raises `Unprivileged`, `Invalid`, `Unavailable`.
         """
+        require(principal, "admin")
         kind, name = parse_switch_target(target, "target")
         owner = self._owner(principal, tenant, kind, name)
         switch = KillSwitch(

@@ -27,7 +27,14 @@ class Serving:
 
     def __init__(self, plane: ControlPlane) -> None:
         deps = RestDeps(
-            plane.identity, plane.keys, plane.budgets, plane.servers, NOTHING, OriginPolicy("127.0.0.1").refusal
+            identity=plane.identity,
+            keys=plane.keys,
+            budgets=plane.budgets,
+            switches=plane.switches,
+            policies=plane.policies,
+            servers=plane.servers,
+            audit=NOTHING,
+            refuses=OriginPolicy("127.0.0.1").refusal,
         )
         config = uvicorn.Config(rest_app(deps), port=0, log_config=None, lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
@@ -94,6 +101,52 @@ def test_budgets_live_and_die(target: Target) -> None:
     assert [(one["name"], one["source"]) for one in target.list_budgets()] == [("f", "file"), (made["name"], "api")]
     target.delete_budget(made["id"])
     assert len(target.list_budgets()) == 1
+
+
+def test_kill_switches_are_thrown_once_and_lifted(target: Target) -> None:
+    thrown = target.throw_switch({"target": "agent:bot", "reason": "runs wild"})
+    switch = thrown["kill_switch"]
+    assert thrown["made"]
+    assert (switch["target"], switch["tenant"], switch["reason"]) == ("agent:bot", "default", "runs wild")
+    again = target.throw_switch({"target": "agent:bot", "reason": "again"})
+    assert again == {"kill_switch": switch, "made": False}
+    everybodys = target.throw_switch({"target": "server:a", "reason": "x", "everybody": True})["kill_switch"]
+    theirs = target.throw_switch({"target": "agent:bot", "reason": "x", "tenant": "acme"})["kill_switch"]
+    assert target.list_switches(None) == [switch, everybodys]
+    assert target.list_switches("acme") == [theirs, everybodys]
+    assert target.lift_switch(theirs["id"], "acme") == theirs
+    assert target.lift_switch(everybodys["id"], None) == everybodys
+    assert target.lift_switch(switch["id"], None) == switch
+    with pytest.raises(NotFound):
+        target.lift_switch(switch["id"], None)
+    for fields in ({"target": "bot", "reason": "x"}, {"target": "agent:bot", "reason": " "}):
+        with pytest.raises(Invalid):
+            target.throw_switch(fields)
+    with pytest.raises(Invalid, match="one of them"):
+        target.throw_switch({"target": "agent:bot", "reason": "x", "tenant": "acme", "everybody": True})
+
+
+def test_policies_are_published_shown_and_put_back(target: Target) -> None:
+    def policy(name: str) -> dict[str, str]:
+        return {"p.rego": f"package fulcrum.policies.{name}\n\nallow := true\n"}
+
+    assert target.list_policies() == {"policies": [], "overruled": None}
+    with pytest.raises(NotFound):
+        target.show_policies(None)
+    first = target.publish_policies("mine", policy("one"))
+    assert (first["made"], first["overruled"], first["policies"]["number"]) == (True, None, 1)
+    assert not target.publish_policies("mine", policy("one"))["made"]
+    target.publish_policies("mine", policy("two"))
+    back = target.restore_policies(1)
+    assert (back["policies"]["number"], back["policies"]["digest"]) == (3, first["policies"]["digest"])
+    assert [each["number"] for each in target.list_policies()["policies"]] == [3, 2, 1]
+    assert target.show_policies(2)["modules"] == [{"path": "p.rego", "source": policy("two")["p.rego"]}]
+    assert target.show_policies(None)["number"] == 3
+    with pytest.raises(Invalid, match=r"p\.rego:3"):
+        target.publish_policies("mine", {"p.rego": "package fulcrum.policies.p\n\nallow if {"})
+    with pytest.raises(NotFound):
+        target.restore_policies(9)
+    assert len(target.list_policies()["policies"]) == 3
 
 
 def test_servers_are_as_configured(target: Target) -> None:

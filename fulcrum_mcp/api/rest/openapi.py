@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from fulcrum_mcp import __version__
 from fulcrum_mcp.api.rest.audit import AuditFilter
 from fulcrum_mcp.api.rest.keys import KeyRequest
+from fulcrum_mcp.api.rest.policies import PoliciesRequest, RevisionsQuery
+from fulcrum_mcp.api.rest.switches import SwitchQuery, SwitchRequest
 
 __all__ = ["document"]
 
@@ -71,6 +73,43 @@ def _path(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     return {"parameters": [parameter], method: operation}
 
 
+def _switches(written: tuple[int, ...]) -> dict[str, Any]:
+    thrown = _json(_object("kill_switch", "made"))
+    lift = _operation("Lift a kill switch", 200, _json(_object("kill_switch")), (404, 422), **_query(SwitchQuery))
+    return {
+        "/api/v1/kill-switches": {
+            "get": _operation(
+                "List kill switches", 200, _json(_object("kill_switches")), (422,), **_query(SwitchQuery)
+            ),
+            "post": _also(
+                _operation("Stop calls", 201, thrown, written, **_body(SwitchRequest.model_json_schema())), thrown
+            ),
+        },
+        "/api/v1/kill-switches/{id}": _path("delete", lift),
+    }
+
+
+def _policies(written: tuple[int, ...]) -> dict[str, Any]:
+    published = _json(_object("policies", "made", "overruled"))
+    listed = _json(_object("policies", "overruled"))
+    body = _body(PoliciesRequest.model_json_schema())
+    restore = _also(_operation("Put an older revision back", 201, published, (404, 422)), published)
+    return {
+        "/api/v1/policies": {
+            "get": _operation("List revisions of the policies", 200, listed, (422,), **_query(RevisionsQuery)),
+            "post": _also(_operation("Publish policies", 201, published, written, **body), published),
+        },
+        "/api/v1/policies/{id}": _path("get", _operation("One revision", 200, _json(_object("policies")), (404, 422))),
+        "/api/v1/policies/{id}/restore": _path("post", restore),
+    }
+
+
+def _also(operation: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
+    """The same, with 200 where it was so already."""
+    operation["responses"]["200"] = {"description": "It was so already", "content": answer}
+    return operation
+
+
 def document() -> dict[str, Any]:
     """The whole document."""
     written = (400, 409, 413, 415, 422)
@@ -100,6 +139,8 @@ def document() -> dict[str, Any]:
                 "post": _operation("Make a budget", 201, _json(_object("budget")), written, **_body(_BUDGET)),
             },
             "/api/v1/budgets/{id}": _path("delete", _operation("Delete a budget", 204, None, (404, 409))),
+            **_switches(written),
+            **_policies(written),
             "/api/v1/servers": {"get": _operation("List upstreams", 200, _json(_object("servers")), (422,))},
             "/api/v1/audit": {
                 "get": _operation(

@@ -14,6 +14,13 @@ ROUTES = [
     ("GET", "/api/v1/budgets"),
     ("POST", "/api/v1/budgets"),
     ("DELETE", "/api/v1/budgets/x"),
+    ("GET", "/api/v1/kill-switches"),
+    ("POST", "/api/v1/kill-switches"),
+    ("DELETE", "/api/v1/kill-switches/x"),
+    ("GET", "/api/v1/policies"),
+    ("POST", "/api/v1/policies"),
+    ("GET", "/api/v1/policies/current"),
+    ("POST", "/api/v1/policies/1/restore"),
     ("GET", "/api/v1/servers"),
     ("GET", "/api/v1/audit"),
     ("GET", "/api/v1/audit/export"),
@@ -69,7 +76,8 @@ def test_every_route_needs_a_key_and_its_scope(rest: Rest, method: str, path: st
     assert "invalid_token" not in challenge
     wrong = rest.client.request(method, path, headers={"x-api-key": "wrong"})
     assert (wrong.status_code, "invalid_token" in wrong.headers["www-authenticate"]) == (401, True)
-    body = {"POST": KEY if "keys" in path else BUDGET}.get(method)
+    written = {"/api/v1/keys": KEY, "/api/v1/kill-switches": {"target": "agent:x", "reason": "x"}}
+    body = written.get(path, BUDGET) if method == "POST" else None
     reader = rest.client.request(method, path, headers=READER, json=body)
     assert (reader.status_code, reader.json()["code"]) == (403, "forbidden")
 
