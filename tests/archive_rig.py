@@ -16,6 +16,7 @@ __all__ = ["Author", "call_drafts", "hour_start", "lead", "now_us", "put", "reco
 
 DECIDED = "dev.fulcrum.tool_call.decided"
 FINISHED = "dev.fulcrum.tool_call.finished"
+_RANDOM = random.Random()  # of its own: Hypothesis sets the common one back
 Inputs = list[tuple[str, str, int, bytes]]
 
 
@@ -52,7 +53,7 @@ def call_drafts(
 ) -> list[RecordDraft]:
     """One call: its decision and, if that allows it, its end 1 ms later; `at` in us."""
     moment = (now_us() if at is None else at) * 1000
-    call = f"call_{uuid.UUID(int=random.getrandbits(128))}"
+    call = f"call_{uuid.UUID(int=_RANDOM.getrandbits(128))}"
     about = {
         "decision_id": call.replace("call_", "dec_"),
         "call_id": call,
@@ -91,7 +92,7 @@ def call_drafts(
 
 def _draft(tenant: str, kind: str, subject: str, at: int, data: Mapping[str, Any], inputs: bytes | None) -> RecordDraft:
     text = json.dumps(data, separators=(",", ":")).encode()
-    return RecordDraft(str(uuid.UUID(int=random.getrandbits(128))), tenant, kind, subject, at, text, inputs)
+    return RecordDraft(str(uuid.UUID(int=_RANDOM.getrandbits(128))), tenant, kind, subject, at, text, inputs)
 
 
 class Author:
@@ -158,3 +159,18 @@ def lead(
         if lines:
             chains.add(StoreBatch(chains=state.chains, checkpoints=lines))
     return Led(taken, len(lines))
+
+
+def batches(number: int, size: int, at: int) -> list[tuple[list[ArchivedRecord], Inputs]]:
+    """The same in every process: so many batches of so many records, of two tenants, with money."""
+    _RANDOM.seed(number * 1000 + size)
+    author = Author("shared")
+    budgets = [{"id": "b1", "bucket": "alice", "starts": 1_700_000_000_000_000_000}]
+    made: list[tuple[list[ArchivedRecord], Inputs]] = []
+    for _ in range(number):
+        drafts: list[RecordDraft] = []
+        while len(drafts) < size:
+            tenant = "other" if len(drafts) % 4 else "default"
+            drafts += call_drafts(tenant=tenant, at=at, charged={"calls": 1, "usd_micros": 2}, budgets=budgets)
+        made.append(author.write(drafts))
+    return made

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from psycopg import errors
 
 from fulcrum_adapters.postgres import dead_letters, spending
-from fulcrum_adapters.postgres.audit_rows import COLUMNS, clean, columns_of, fits_key, held, unfit
+from fulcrum_adapters.postgres.audit_rows import COLUMNS, clean, columns_of, fits_key, held, plain, unfit
 from fulcrum_adapters.postgres.database import Database, Session
 from fulcrum_mcp.errors import Conflict, Unavailable
 from fulcrum_mcp.ports import ArchivedRecord, DeadLetter
@@ -41,7 +41,7 @@ WITH given AS MATERIALIZED (
     ON CONFLICT DO NOTHING RETURNING row
 ), counted AS MATERIALIZED (
   SELECT given.*, CASE WHEN at > now() + interval '1 hour' THEN now() ELSE at END AS counted_at
-    FROM (SELECT given.*, timestamptz 'epoch' + time * interval '1 microsecond' AS at FROM given) AS given
+    FROM (SELECT given.*, timestamptz 'epoch' + greatest(time, 0) * interval '1 microsecond' AS at FROM given) AS given
     JOIN fresh USING (row)
     WHERE at > now() - interval '90 days'
 ), calls AS (
@@ -127,7 +127,7 @@ class PostgresArchive:
                 connection.execute(_CHAINS, [list(chains), list(chains.values())])
             _add_inputs(connection, records, fresh, inputs)
             dead_letters.keep(connection, letters)
-            spending.merge(connection, fresh)
+            spending.merge(connection, map(plain, fresh))
         self._chains |= chains.keys()
         return letters
 

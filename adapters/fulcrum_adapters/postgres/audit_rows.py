@@ -9,17 +9,20 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from fulcrum_mcp.core.books import Place
 from fulcrum_mcp.core.budget import Amounts
-from fulcrum_mcp.ports import ArchivedRecord
+from fulcrum_mcp.ports import ArchivedRecord, Spend
 
-__all__ = ["COLUMNS", "NAME", "clean", "columns_of", "fits_key", "held", "shown_tool", "unfit"]
+__all__ = ["COLUMNS", "NAME", "clean", "columns_of", "fits_key", "held", "plain", "shown_tool", "unfit"]
 
 NAME = 128
 """Characters of `<server>__<tool>` in the index."""
 _HASH = re.compile("[0-9a-f]{64}")
 _KEY = 512
 _TEXT = 2048
+_SMALL = 2**31 - 1
 _BIG = 2**63 - 1
+_NO_SPEND = Spend()
 _DECIDED = ".tool_call.decided"
 _FINISHED = ".tool_call.finished"
 _SUSPENDED = "input_required"
@@ -95,6 +98,33 @@ def _cost(name: str) -> Made:
         return _number(record.cost.get(name, 0))
 
     return made
+
+
+def plain(record: ArchivedRecord) -> ArchivedRecord:
+    """The record, its members such that any statement takes them; nearly always the record itself."""
+    spend = record.spend or _NO_SPEND
+    texts = [record.subject, record.server or "", record.tool or "", record.effect or "", spend.subject or ""]
+    texts += spend.taints
+    for place in spend.places:
+        texts += place[:3]
+    joined = "".join(texts)
+    if joined.isascii() and "\0" not in joined and abs(record.leg or 0) <= _SMALL and abs(record.time) <= _BIG:
+        return record
+    places = tuple(Place(*map(clean, place[:3]), held(place.starts)) for place in spend.places)
+    cleaned = spend._replace(subject=_clean(spend.subject), places=places, taints=tuple(map(clean, spend.taints)))
+    return record._replace(
+        subject=clean(record.subject),
+        leg=None if record.leg is None else min(max(record.leg, -_SMALL), _SMALL),
+        time=held(record.time),
+        server=_clean(record.server),
+        tool=_clean(record.tool),
+        effect=_clean(record.effect),
+        spend=None if record.spend is None else cleaned,
+    )
+
+
+def _clean(text: str | None) -> str | None:
+    return None if text is None else clean(text)
 
 
 class _Column(NamedTuple):

@@ -224,7 +224,7 @@ _MAINTAIN_PARTITIONS = """
 -- where it would have to wait for others.
 CREATE FUNCTION metrics.maintain() RETURNS TABLE (made integer, dropped integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
-SET lock_timeout = '1s' AS $$
+SET lock_timeout = '300ms' AS $$
 DECLARE
   parent text;
   day date;
@@ -248,7 +248,7 @@ BEGIN
                          parent, part, day, day + 1);
           made := made + 1;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-          NULL;
+          EXIT;
         END;
       END LOOP;
       FOR old IN SELECT c.relname FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
@@ -259,10 +259,14 @@ BEGIN
           EXECUTE format('DROP TABLE metrics.%I', old.relname);
           dropped := dropped + 1;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-          NULL;
+          EXIT;
         END;
       END LOOP;
-      EXECUTE format('DELETE FROM metrics.%I WHERE time < now() - interval ''90 days''', parent || '_rest');
+      BEGIN
+        EXECUTE format('DELETE FROM metrics.%I WHERE time < now() - interval ''90 days''', parent || '_rest');
+      EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+        NULL;
+      END;
     END LOOP;
   END IF;
   RETURN NEXT;
