@@ -9,7 +9,7 @@ keeps one rig on one loop.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -288,10 +288,11 @@ async def open_rig(
     origin: OriginPolicy | None = None,
     warm: bool = True,
     siblings: Siblings | None = None,
+    processes: Collection[str] = (),
 ) -> AsyncIterator[Rig]:
     """A gateway before these servers. `upstream` wraps or replaces the port to a server; `warm`: catalogs are read.
 
-    `siblings`: it is one of several workers.
+    `siblings`: it is one of several workers; `processes`: the servers that count as processes.
     """
     seat = None if siblings is None else siblings.seat
     limits = limits or Limits()
@@ -327,7 +328,7 @@ async def open_rig(
         origin or OriginPolicy("127.0.0.1"),
         bounds=Bounds(max_body=limits.max_body),
         challenge=lambda _: "Bearer",
-        routing=None if siblings is None else Routing(siblings, hub.sessions, rounds, tasks),
+        routing=None if siblings is None else Routing(siblings, hub.sessions, rounds, tasks, processes=processes),
     )
     by_name = {server.name: server for server in servers}
     app = Asgi(endpoint)

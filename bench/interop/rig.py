@@ -3,7 +3,7 @@
 import contextlib
 import json
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def reference(folder: Path) -> Generator[str]:
 
 
 @contextlib.contextmanager
-def gateway(servers: Mapping[str, Any], folder: Path) -> Generator[str]:
+def gateway(servers: Mapping[str, Any], folder: Path, options: Sequence[str] = ()) -> Generator[str]:
     """Fulcrum before these `mcpServers`, under a policy that denies `forbidden`, with a key; yields its origin."""
     folder.mkdir(exist_ok=True)
     port, log, configuration = free_port(), folder / "gateway.log", folder / "servers.mcp.json"
@@ -47,6 +47,7 @@ def gateway(servers: Mapping[str, Any], folder: Path) -> Generator[str]:
     command = [
         *(*fulcrum(), "up", "--config", str(configuration), "--policies", str(POLICIES)),
         *("--data", str(folder / "data"), "--http", f"127.0.0.1:{port}", "--grpc", f"127.0.0.1:{free_port()}"),
+        *options,
     ]
     with started(command, log, set(), {"FULCRUM_ADMIN_KEY": KEY}) as tree:
         try:

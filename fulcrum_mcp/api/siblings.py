@@ -128,6 +128,7 @@ class Siblings:
                 writer.write(request)
                 while not reply.taken:
                     await _read(reader, reply)
+            _log.debug("handed over", sibling=number)
             return await _pass(reader, reply, send)
         except (OSError, EOFError, httptools.HttpParserError) as fault:  # TimeoutError is an OSError
             if not reply.taken:

@@ -298,7 +298,9 @@ async def open_server(
         faces["/mcp"] = MergedFace(hub)
     routing: Routing | None = None
     if worker is not None and worker.folder is not None:
-        routing = Routing(Siblings(worker.seat, worker.folder), hub.sessions, hub.rounds, hub.tasks)
+        processes = [item.name for item in settings.servers if item.command is not None]
+        siblings = Siblings(worker.seat, worker.folder)
+        routing = Routing(siblings, hub.sessions, hub.rounds, hub.tasks, processes=processes)
     endpoint = McpEndpoint(
         faces,
         hub.sessions,

@@ -1,7 +1,7 @@
 """Two workers of one host, sockets between them: whichever a request comes to, the one it belongs to serves it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,13 +56,16 @@ class Upstream:
 
 
 class Pair:
-    """Two workers; the second one's socket can be taken away."""
+    """Two workers; the socket of each can be taken away."""
 
-    def __init__(self, one: Rig, two: Rig, upstream: Upstream, ends: AsyncExitStack) -> None:
+    def __init__(
+        self, one: Rig, two: Rig, upstream: Upstream, end_of_one: AsyncExitStack, end_of_two: AsyncExitStack
+    ) -> None:
         self.one = one
         self.two = two
         self.upstream = upstream
-        self.end_of_two = ends
+        self.end_of_one = end_of_one
+        self.end_of_two = end_of_two
 
     def ends(self) -> tuple[int, int]:
         """The calls that each has finished."""
@@ -74,7 +77,7 @@ class Pair:
 
 
 @asynccontextmanager
-async def pair() -> AsyncIterator[Pair]:
+async def pair(processes: Collection[str] = ()) -> AsyncIterator[Pair]:
     upstream = Upstream()
     with short_folder() as name:
         async with AsyncExitStack() as stack:
@@ -83,14 +86,16 @@ async def pair() -> AsyncIterator[Pair]:
                 place = Siblings(Seat(number, 2), Path(name))
                 rigs.append(
                     await stack.enter_async_context(
-                        open_rig(upstream.server, principals=PRINCIPALS, siblings=place, warm=False)
+                        open_rig(
+                            upstream.server, principals=PRINCIPALS, siblings=place, warm=False, processes=processes
+                        )
                     )
                 )
                 await rigs[-1].hub.exchanges["files"].catalog.refresh()
-            ends = await stack.enter_async_context(AsyncExitStack())
-            await stack.enter_async_context(serving(rigs[0].endpoint, Path(name) / "1.sock"))
-            await ends.enter_async_context(serving(rigs[1].endpoint, Path(name) / "2.sock"))
-            yield Pair(*rigs, upstream, ends)
+            ends = [await stack.enter_async_context(AsyncExitStack()) for _ in rigs]
+            for number, (rig, end) in enumerate(zip(rigs, ends, strict=True), 1):
+                await end.enter_async_context(serving(rig.endpoint, Path(name) / f"{number}.sock"))
+            yield Pair(*rigs, upstream, *ends)
 
 
 async def at_second(both: Pair, path: str) -> Client:
@@ -298,3 +303,33 @@ async def test_worker_that_does_not_take_what_is_handed_over_is_not_waited_for_l
                 reply = await client.request("tools/call", {"name": "echo", "arguments": {}})
             assert reply.status == 404
         silent.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_what_clients_without_sessions_tell_a_process_reaches_the_same_one(path: str) -> None:
+    async with pair(["files"]) as both:
+        for rig in (both.one, both.two):
+            client = rig.client(path)
+            for method, params in (
+                ("tools/call", {"name": named(client, "echo"), "arguments": {}}),
+                ("tools/list", {}),
+                ("tools/call", {"name": named(client, "ask"), "arguments": {}}),
+            ):
+                assert (await client.request(method, params)).status == 200
+        await both.settled()
+        assert both.ends() == (4, 0)
+        assert both.two.engine.asked == []
+        await both.end_of_one.aclose()
+        late = await both.two.client(path).request("tools/call", {"name": named(client, "echo"), "arguments": {}})
+        assert (late.status, late.header("retry-after")) == (503, "1")
+        assert "is being replaced; try again" in late.message["error"]["message"]
+        assert both.two.records() == []
+
+
+async def test_server_elsewhere_is_reached_from_every_worker() -> None:
+    async with pair(["other"]) as both:
+        for rig in (both.one, both.two):
+            client = rig.client("/mcp")
+            assert (await client.request("tools/call", {"name": "files__echo", "arguments": {}})).status == 200
+        await both.settled()
+        assert both.ends() == (1, 1)

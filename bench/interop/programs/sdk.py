@@ -1,7 +1,8 @@
 """The Python SDK's client, 2.x or 1.x, through every feature of `server.py`; run where one of them is installed.
 
 Its one argument is JSON: `url` and `headers`, or `command`; `mode` (2.x: auto, legacy or a version); `prefix` of the
-names. Prints one JSON line a step. The two generations differ in how a session is opened, not in what is asked of it.
+names; `fresh`: a new connection for each request. Prints one JSON line a step. The two generations differ in how a
+session is opened, not in what is asked of it.
 """
 
 import asyncio
@@ -59,7 +60,8 @@ async def opened() -> AsyncGenerator[Any]:
             transport = stdio.stdio_client(sdk.StdioServerParameters(command=command, args=args))
         elif NEW:
             httpx2: Any = import_module("httpx2")
-            client = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
+            kept = {"limits": httpx2.Limits(max_keepalive_connections=0)} if PLAN.get("fresh") else {}
+            client = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30, **kept))
             transport = http.streamable_http_client(PLAN["url"], http_client=client)
         else:
             transport = http.streamablehttp_client(PLAN["url"], headers=headers)

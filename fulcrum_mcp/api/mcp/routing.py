@@ -1,12 +1,18 @@
-"""Which worker of this host a request belongs to: the one that keeps its session, its waiting call or its task."""
+"""Which worker of this host a request belongs to: the one that keeps its session, its waiting call or its task.
 
-from collections.abc import Iterator
+A stdio server that speaks 2026-07-28 is one process for all clients, and what they tell it must reach the same one:
+it runs in the first worker, and so do the lists and streams that several servers give together.
+"""
+
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from fulcrum_mcp.api.mcp.head import Head
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body
 from fulcrum_mcp.api.siblings import RELAYED, Relayed, SiblingLost, Siblings
 from fulcrum_mcp.core.call import Principal
+from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway.naming import split_name
 from fulcrum_mcp.gateway.relay import UPSTREAM_FAILED
 from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.sessions import Sessions
@@ -16,6 +22,8 @@ from fulcrum_mcp.gateway.wire import Message, error_message
 __all__ = ["Routing"]
 
 _INVALID_REQUEST: Final = -32600
+_HOME: Final = 1
+_NAMED: Final = ("tools/call", "prompts/get")
 _JSON: Final = [(b"content-type", b"application/json")]
 _LOST: Final = "the worker that had this request has ended; the audit trail says what became of the call"
 
@@ -23,7 +31,17 @@ _LOST: Final = "the worker that had this request has ended; the audit trail says
 class Routing:
     """Hands requests over. The principal is known by now; the sibling asks again."""
 
-    def __init__(self, siblings: Siblings, sessions: Sessions, rounds: Rounds, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        siblings: Siblings,
+        sessions: Sessions,
+        rounds: Rounds,
+        tasks: Tasks,
+        *,
+        processes: Collection[str] = (),
+    ) -> None:
+        """`processes`: the servers that are processes on this machine."""
+        self._processes = frozenset(processes)
         self._siblings = siblings
         self._sessions = sessions
         self._rounds = rounds
@@ -40,7 +58,10 @@ class Routing:
         *,
         modern: bool,
     ) -> bool:
-        """True when the request was answered elsewhere; False: it is to be served here."""
+        """True when the request was answered elsewhere; False: it is to be served here.
+
+        Raises `Unavailable`: the worker that has the server's process does not answer.
+        """
         task = self._task(message)
         relayed: Relayed | None = head.scope.get(RELAYED)
         if relayed is not None:
@@ -55,7 +76,7 @@ class Routing:
                     request = None if message is None else message.id
                     await send_body(send, 404, error_message(request, _INVALID_REQUEST, "Session not found"), _JSON)
                 return True
-            for number, only_if_known in self._others(principal, message, task, modern=modern):
+            for number, only_if_known in self._others(head.scope["path"], principal, message, task, modern=modern):
                 if await self._siblings.relay(number, head.scope, body, receive, send, only_if_known=only_if_known):
                     return True
         except SiblingLost:
@@ -65,16 +86,28 @@ class Routing:
         return False
 
     def _others(
-        self, principal: Principal, message: Message | None, task: object, *, modern: bool
+        self, path: str, principal: Principal, message: Message | None, task: object, *, modern: bool
     ) -> Iterator[tuple[int, bool]]:
         """Who may have it, and whether only if it knows the task."""
         if modern and message is not None:
             waits = self._rounds.elsewhere(message.params.get("requestState"))
             if waits is not None:
                 yield waits, False
+            elif self._siblings.seat.number != _HOME and self._at_home(path, message):
+                yield _HOME, False
+                raise Unavailable("the worker that has this server's process is being replaced; try again")
         if task is not None and not self._tasks.servers(principal, task):
             for number in self._siblings.others:
                 yield number, True
+
+    def _at_home(self, path: str, message: Message) -> bool:
+        """A message of 2026-07-28 that a process is to get, or may have to."""
+        if path != "/mcp":
+            return path.removeprefix("/servers/").removesuffix("/mcp") in self._processes
+        if message.method in _NAMED:
+            found = split_name(message.params.get("name"))
+            return found is not None and found[0] in self._processes
+        return bool(self._processes) and message.method not in TASK_METHODS
 
     @staticmethod
     def _task(message: Message | None) -> object:
