@@ -16,8 +16,10 @@ __all__ = ["never_sent_draft"]
 def never_sent_draft(call: OpenCall) -> RecordDraft:
     """`finished`, cancelled, charged nothing."""
     decided: dict[str, Any] = msgspec.json.decode(call.data)
-    kept = {name: decided[name] for name in ("decision_id", "call_id", "leg", "server", "tool") if name in decided}
-    data = {**kept, "outcome": "cancelled", "is_error": True, "cost": {}, "charged": {}}
+    kept: dict[str, Any] = {
+        name: decided[name] for name in ("decision_id", "call_id", "leg", "server", "tool") if name in decided
+    }
+    data: dict[str, Any] = {**kept, "outcome": "cancelled", "is_error": True, "cost": {}, "charged": {}}
     return RecordDraft(
         id=new_id(), tenant=call.tenant, type=FINISHED, subject=call.call, time=now_ns(), data=encode(data)
     )

@@ -53,6 +53,8 @@ class CourierConfig:
     """Then it is sent again whatever the stream seems to hold."""
     gap_after: float = 60.0
     """How long a record may be missing before those behind it are kept aside."""
+    most_tries: int = 6
+    """How often processors may take records without confirming them, before these are kept aside."""
     tidy_every: float = 5.0
     standby: float = 1.0
     breath: float = 0.0002
@@ -334,16 +336,19 @@ class Courier:
         return min(self._config.resend_after * 2.0**mark.tries, self._config.doubt_after)
 
     def _give_up(self, name: str, mark: _Mark) -> bool:
-        """Only where a record before it is gone, and processors have been at work since: its segment stays for good."""
-        missing = self._missing(mark)
-        if any(name not in self._gaps for name in missing) or self._heard < mark.since + self._config.gap_after:
+        """What will never be confirmed stays on this disk for good; only while processors confirm what others sent."""
+        config, now = self._config, time.monotonic()
+        if self._heard < mark.since + config.gap_after or self._heard < now - config.gap_after:
             return False
-        for chain in missing:
-            why = f"chain {chain}: {self._gaps[chain]}"
+        for chain in self._missing(mark):
+            why = self._gaps.get(chain)
+            if why is None and mark.tries < config.most_tries:
+                continue
+            why = f"chain {chain}: {why or 'processors take its records and do not confirm them; see the dead letters'}"
             self._fault(why)
             self._keep(name, mark.segments, why)
             mark.ends.pop(chain)
-        return True
+        return not self._missing(mark)
 
     async def _send_again(self, name: str, mark: _Mark) -> None:
         parcels = await asyncio.to_thread(self._read_again, name, mark)

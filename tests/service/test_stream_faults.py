@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,10 @@ async def test_every_record_arrives_once_whatever_happens_to_nats(
     await courier.close(1.0)
 
 
+def _more_than(courier: Courier, records: int) -> bool:
+    return courier.lag().records > records
+
+
 def damage(nats: NatsServer) -> None:
     """Flip one bit in the middle of the stream's first file."""
     (block, *_) = sorted(nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk"))
@@ -162,7 +167,7 @@ async def damaged(host: Host, config: CourierConfig) -> tuple[Courier, Taker]:
     for _ in range(20):
         before = courier.lag().records
         write_calls(host.spool, host.written, 5, ["default", "other"])
-        await eventually(lambda seen=before: courier.lag().records > seen)  # type: ignore[misc] # bound at once
+        await eventually(partial(_more_than, courier, before))
     await asyncio.to_thread(host.nats.kill)
     damage(host.nats)
     await asyncio.to_thread(host.nats.start)

@@ -8,6 +8,7 @@ from fulcrum_adapters.jetstream.log import JetStreamLog
 from fulcrum_adapters.jetstream.stream import JetStreamAuditStream
 from fulcrum_adapters.jetstream.streams import check_streams, ensure_streams
 from fulcrum_adapters.jetstream.subjects import tenant_of
+from fulcrum_adapters.jetstream.view import JetStreamView
 
 __all__ = [
     "Connection",
@@ -16,6 +17,7 @@ __all__ = [
     "JetStreamConfig",
     "JetStreamConfigFeed",
     "JetStreamLog",
+    "JetStreamView",
     "check_streams",
     "ensure_streams",
     "tenant_of",

@@ -9,9 +9,10 @@ from typing import Final
 import nats.errors
 
 from fulcrum_adapters.jetstream.acks import Letter, Post
-from fulcrum_adapters.jetstream.connection import Client, Connection, Msg, Refused
+from fulcrum_adapters.jetstream.connection import Client, Connection, Msg
 from fulcrum_adapters.jetstream.streams import ensure_streams
 from fulcrum_adapters.jetstream.subjects import CONFIG
+from fulcrum_mcp.errors import Unavailable
 
 __all__ = ["JetStreamConfigFeed"]
 
@@ -52,7 +53,7 @@ class JetStreamConfigFeed:
         letter = Letter(CONFIG, json.dumps({"revision": revision, "digest": digest}).encode(), _STREAM)
         try:
             await self._post.send([letter])
-        except Refused:
+        except Unavailable:  # without the stream those who listen hear it, and nobody acknowledges
             await ensure_streams(self._connection)
             await self._post.send([letter])
 

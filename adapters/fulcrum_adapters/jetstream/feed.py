@@ -162,9 +162,12 @@ class JetStreamAuditFeed:
 
     async def confirm(self, stored: Mapping[str, int]) -> None:
         """See `AuditFeed`."""
-        await self._post.send(
-            [Letter(stored_subject(chain), str(seq).encode(), "FULCRUM_STORED") for chain, seq in stored.items()]
-        )
+        letters = [Letter(stored_subject(chain), str(seq).encode(), "FULCRUM_STORED") for chain, seq in stored.items()]
+        try:
+            await self._post.send(letters)
+        except Unavailable:  # without the stream those who listen hear it, and nobody acknowledges
+            await ensure_streams(self._connection)
+            await self._post.send(letters)
 
     async def lag(self) -> StreamLag:
         """See `AuditFeed`."""

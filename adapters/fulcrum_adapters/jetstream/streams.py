@@ -34,7 +34,7 @@ STREAMS: Final[Mapping[str, Mapping[str, Any]]] = {
         "subjects": [f"{PIECES}.*.*"],
         "retention": "limits",
         "discard": "new",
-        "max_age": 30 * _DAY,
+        "max_age": 7 * _DAY,
         "duplicate_window": 120 * _SECOND,
         "allow_direct": True,
     },

@@ -181,13 +181,37 @@ async def test_what_is_damaged_is_kept_aside_and_the_rest_is_carried(host: Host)
     host.written.inputs.pop(lost.id, None)
     async with running(host.courier()) as courier:
         await host.taker.until(host.written)
-        await taking(host.taker, lambda: courier.lag().records == 0)
+        async with asyncio.timeout(10):
+            while courier.lag().records:
+                await host.taker.step(0.005)
+                await host.taker.confirm_again()
         assert any("damaged" in fault for fault in courier.faults)
         write_calls(host.spool, host.written, 40)
-        await taking(host.taker, (host.root / "aside").is_dir)
         await host.taker.until(host.written)
+        async with asyncio.timeout(10):
+            while not (host.root / "aside").is_dir():
+                await host.taker.step(0.005)
+                await host.taker.confirm_again()
     kept = next((host.root / "aside").glob("*.seg")).read_bytes()
     assert kept == bytes(raw)
+
+
+async def test_records_that_are_taken_and_never_confirmed_are_kept_aside_and_hold_up_nobody(host: Host) -> None:
+    feed = MemoryAuditFeed(host.broker)
+    write_calls(host.spool, host.written, 30)
+    config = replace(QUICK, resend_after=0.02, doubt_after=0.02, gap_after=0.2, most_tries=3)
+    async with running(host.courier(config)) as courier:
+        async with asyncio.timeout(10):
+            while courier.lag().records or not courier.faults:
+                for delivery in await feed.fetch(64, 0.005):
+                    await delivery.ack()
+                await feed.confirm({"w9.elsewhere": 1})
+        assert "do not confirm" in courier.faults[0]
+        assert not host.taker.kept
+        write_calls(host.spool, host.written, 20)
+        await feed.confirm({ref.chain: ref.seq for ref in host.written.refs})
+        await eventually((host.root / "aside").is_dir)
+    assert host.written.refs[0].id.encode() in next((host.root / "aside").glob("*.seg")).read_bytes()
 
 
 async def test_the_window_bounds_what_is_under_way(host: Host) -> None:
@@ -219,5 +243,6 @@ async def test_what_is_left_is_sent_before_it_ends(host: Host) -> None:
     courier.start()
     await eventually(lambda: courier.leading)
     write_calls(host.spool, host.written, 5)
+    await courier.close()
     await courier.close()
     await host.taker.until(host.written)
