@@ -76,12 +76,16 @@ class Governed:
         self.log = log
         self.running = asyncio.Event()
         self.process: asyncio.subprocess.Process | None = None
+        self.environ: dict[str, str] | None = None
+        """None: this process's own."""
         self._number = 0
 
     async def spawn(self, command: Sequence[str], *, pipes: bool) -> asyncio.subprocess.Process:
         stdin, stdout = (asyncio.subprocess.PIPE,) * 2 if pipes else (asyncio.subprocess.DEVNULL,) * 2
         with self.log.open("ab") as said:
-            self.process = await asyncio.create_subprocess_exec(*command, stdin=stdin, stdout=stdout, stderr=said)
+            self.process = await asyncio.create_subprocess_exec(
+                *command, stdin=stdin, stdout=stdout, stderr=said, env=self.environ
+            )
         return self.process
 
     async def start(self) -> None:
