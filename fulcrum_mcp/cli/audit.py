@@ -1,4 +1,4 @@
-"""`fulcrum audit tail|query|export|verify`."""
+"""`fulcrum audit tail|query|export|verify|reconcile`."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import typer
 
 from fulcrum_mcp.cli.audit_remote import RemoteTrail
 from fulcrum_mcp.cli.audit_view import describe
-from fulcrum_mcp.cli.options import DataOption, JsonOption, UrlOption
+from fulcrum_mcp.cli.options import ConfigOption, DataOption, JsonOption, UrlOption, seconds
 from fulcrum_mcp.cli.output import note, say
 from fulcrum_mcp.cli.target import gateway_address
 from fulcrum_mcp.errors import Invalid
@@ -22,7 +22,7 @@ from fulcrum_mcp.ports import AuditQuery
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Follow, query, export and verify the audit trail.",
+    help="Follow, query, export, verify and reconcile the audit trail.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -42,8 +42,10 @@ LinesOption = Annotated[bool, typer.Option("--json", help="The records as they a
 
 
 def _data_folder(data: Path | None) -> Path:
-    from fulcrum_mcp.settings import load  # noqa: PLC0415 - verify needs none of it
+    from fulcrum_mcp import logs  # noqa: PLC0415 - verify needs none of it
+    from fulcrum_mcp.settings import load  # noqa: PLC0415 - same
 
+    logs.configure("error")  # else the store's and the spool's words would stand among the records
     return load(None, environ=os.environ, overrides={"data": data}).data
 
 
@@ -204,3 +206,31 @@ def verify(
     from fulcrum_mcp.cli import audit_verify  # noqa: PLC0415 - loads the key reader
 
     raise typer.Exit(audit_verify.verify(file, public_key, as_json=as_json))
+
+
+@app.command(short_help="Do spool, stream and store hold the same? 0 yes, 1 no.")
+def reconcile(
+    *,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Store what a spool of this machine has and the store has not.")
+    ] = False,
+    wait: Annotated[
+        str, typer.Option(metavar="SPAN", help="How long what is missing may still be under way: 10s, 2m.")
+    ] = "10s",
+    config: ConfigOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the spools of this machine, the stream and the store, record by record.
+
+    With [postgres] in the settings those of an installation, else those of the data folder. 0 = the same everywhere,
+    1 = not, each difference is named; 3 = a part cannot be asked.
+    """
+    from fulcrum_mcp import logs  # noqa: PLC0415 - verify needs none of it
+    from fulcrum_mcp.cli import audit_reconcile  # noqa: PLC0415 - loads stores and spools
+    from fulcrum_mcp.settings import load  # noqa: PLC0415 - verify needs none of it
+
+    logs.configure("error")
+    settings = load(config, environ=os.environ, overrides={"data": data})
+    patience = seconds(wait, "--wait")
+    raise typer.Exit(audit_reconcile.run(settings, mend=repair, patience=patience, as_json=as_json))

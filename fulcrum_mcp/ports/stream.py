@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["AuditFeed", "AuditStream", "ConfigFeed", "Delivery", "Parcel", "StreamLag"]
+__all__ = ["AuditFeed", "AuditStream", "ConfigFeed", "Delivery", "Parcel", "StreamLag", "StreamView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,18 @@ class AuditFeed(Protocol):
 
     async def lag(self) -> StreamLag:
         """Raises `Unavailable`."""
+        ...
+
+    async def close(self) -> None:
+        """Idempotent."""
+        ...
+
+
+class StreamView(Protocol):
+    """What the audit stream holds, seen without taking any of it. Runs on an event loop."""
+
+    def parcels(self) -> AsyncIterator[tuple[str, bytes]]:
+        """(subject, body) of each message that is there at the call, with a processor or not. Raises `Unavailable`."""
         ...
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import Delivery, Parcel, StreamLag
 
-__all__ = ["MemoryAuditFeed", "MemoryAuditStream", "MemoryBroker", "MemoryConfigFeed"]
+__all__ = ["MemoryAuditFeed", "MemoryAuditStream", "MemoryBroker", "MemoryConfigFeed", "MemoryStreamView"]
 
 
 @dataclass(slots=True)
@@ -142,6 +142,22 @@ class MemoryAuditFeed:
 
     async def close(self) -> None:
         """See `AuditFeed`."""
+
+
+class MemoryStreamView:
+    """A `StreamView`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    async def parcels(self) -> AsyncIterator[tuple[str, bytes]]:
+        """See `StreamView`."""
+        self._broker.check()
+        for message in [*self._broker.unacknowledged, *self._broker.ready]:
+            yield message.subject, message.body
+
+    async def close(self) -> None:
+        """See `StreamView`."""
 
 
 class MemoryConfigFeed:

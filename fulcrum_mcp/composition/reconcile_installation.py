@@ -1,0 +1,84 @@
+"""Reconciling an installation with several gateways: the spools of this machine, the stream, Postgres."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fulcrum_adapters.jetstream import Connection, JetStreamConfig, JetStreamView, tenant_of
+from fulcrum_adapters.postgres.archive import PostgresArchive
+from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
+from fulcrum_adapters.postgres.chains import PostgresChains
+from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.upgrade import check
+from fulcrum_adapters.spool import SpoolReader
+from fulcrum_mcp.composition.database import postgres_config
+from fulcrum_mcp.composition.event_processor import jetstream_config
+from fulcrum_mcp.ports import ArchivedRecord
+from fulcrum_mcp.processor.archived import archived
+from fulcrum_mcp.processor.reconcile import Put, Reconciliation, read_spools
+from fulcrum_mcp.settings import Settings
+
+__all__ = ["Installation", "installation"]
+
+
+class Installation:
+    """Where the trail of several gateways lies."""
+
+    streamed = True
+
+    def __init__(self, settings: Settings, database: Database, nats: JetStreamConfig) -> None:
+        self._nats = nats
+        self._archive = PostgresArchive(database)
+        self._chains = PostgresChains(database)
+        self._reader = PostgresAuditReader(database)
+        self.source = SpoolReader(settings.data / "spool", settings.data / "aside")
+
+    def look(self) -> Reconciliation:
+        """Ask everybody once, the store last. Raises `Unavailable`."""
+        found = Reconciliation()
+        read_spools(self.source, found)
+        asyncio.run(self._take_stream(found))
+        found.take_state(self._chains.load())
+        found.take_store(self._reader.lines(None))
+        return found
+
+    async def _take_stream(self, found: Reconciliation) -> None:
+        view = JetStreamView(connection := Connection(self._nats, "fulcrum-reconcile"))
+        connection.start()
+        try:
+            await connection.ready()
+            async for subject, body in view.parcels():
+                found.take_parcel(subject, tenant_of(subject), body)
+        finally:
+            await view.close()
+
+    @contextmanager
+    def mending(self) -> Iterator[Put]:
+        """Store beside the processors: a record that comes again is known."""
+        yield self._put
+
+    def _put(self, lines: Sequence[bytes], inputs: Sequence[tuple[str, bytes]]) -> None:
+        records = [record for record in map(archived, lines) if isinstance(record, ArchivedRecord)]
+        known = {record.id: record for record in records}
+        self._archive.store(
+            records,
+            [(name, known[name].tenant, known[name].time, text) for name, text in inputs if name in known],
+        )
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._reader.close()
+
+
+@contextmanager
+def installation(settings: Settings) -> Iterator[Installation]:
+    """Raises `Invalid`, `Unavailable`."""
+    config, nats = postgres_config(settings), jetstream_config(settings)
+    check(config)
+    database = Database(config)
+    parts = Installation(settings, database, nats)
+    try:
+        yield parts
+    finally:
+        parts.close()
+        database.close()
