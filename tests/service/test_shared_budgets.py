@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from contract.redis_books import open_books
 from servers.valkey import ValkeyServer
-from service.shared_budget_worker import EACH, SHARED, SHORT
+from service.shared_budget_worker import EACH, SHARED, short
 
 from fulcrum_adapters.redis import RedisLedger
 from fulcrum_mcp.core.budget import Expire
@@ -59,14 +59,17 @@ class Run:
 
     def __init__(self, url: str, folder: Path, mode: str) -> None:
         self.url, self.folder, self.mode = url, folder, mode
+        self.short = short(mode)
         self.names: list[str] = []
         self.killed: set[str] = set()
+        self.given: dict[str, tuple[int, int]] = {}
         self.overdrawn = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, first: int, operations: int) -> None:
         name = f"w{len(self.names)}"
         self.names.append(name)
+        self.given[name] = (first, operations)
         words = [self.url, name, str(first), str(operations), self.mode, str(self.trace(name))]
         self.processes[name] = subprocess.Popen([sys.executable, str(WORKER), *words], stdout=subprocess.DEVNULL)
 
@@ -106,25 +109,22 @@ class Run:
         process.kill()
         process.wait()
         self.killed.add(name)
-        calls = [line.split()[1] for line in self.trace(name).read_text().splitlines()[-1:]]
-        first = int(calls[0].rpartition("-")[2]) if calls else 0
-        self.start(first, max(self.operations_left(name), 1))
-
-    def operations_left(self, name: str) -> int:
-        return max(self.quota - self.done([name]), 1)
-
-    quota = 0
+        first, quota = self.given[name]
+        said = self.trace(name).read_text().splitlines() if self.trace(name).exists() else []
+        if said:
+            first = int(said[-1].split()[1].rpartition("-")[2])
+        self.start(first, max(quota - len(said), 1))
 
     def look(self, ledger: RedisLedger) -> None:
         """What the books say while they change: never more than the limit."""
-        for usage in ledger.usage([SHORT], time.time_ns()):
-            self.overdrawn += usage.committed["calls"] + usage.reserved["calls"] > SHORT.limits["calls"]
+        for usage in ledger.usage([self.short], time.time_ns()):
+            self.overdrawn += usage.committed["calls"] + usage.reserved["calls"] > self.short.limits["calls"]
 
     def told(self) -> Story:
         calls: dict[str, Asked] = {}
         kinds: Counter[str] = Counter()
         for name in self.names:
-            for line in self.trace(name).read_text().splitlines():
+            for line in self.trace(name).read_text().splitlines() if self.trace(name).exists() else ():
                 kind, call, *rest = line.split()
                 kinds[kind] += 1
                 if kind == "Q":
@@ -147,7 +147,7 @@ def wrongs(url: str, run: Run, story: Story) -> set[str]:
         while ledger.apply([Expire(time.time_ns() + 3_600 * SECOND)])[0].count:  # type: ignore[union-attr]
             pass
         found = {"twice"} if story.twice else set[str]()
-        if run.overdrawn or overspent(story):
+        if run.overdrawn or overspent(run, story):
             found.add("overspent")
         if held(ledger, run, story):
             found.add("leaked")
@@ -161,21 +161,21 @@ def wrongs(url: str, run: Run, story: Story) -> set[str]:
         books.close()
 
 
-def overspent(story: Story) -> bool:
+def overspent(run: Run, story: Story) -> bool:
     """By what gateways really let pass, whatever the books say."""
     windows: Counter[int] = Counter()
     buckets: Counter[str] = Counter()
     for call in story.calls.values():
         if call.admitted and call.end != "R":
-            windows[window_at(SHORT.period, SHORT.timezone, call.at).start] += 1
+            windows[window_at(run.short.period, run.short.timezone, call.at).start] += 1
         buckets[call.bucket] += call.spent
-    return max(windows.values()) > SHORT.limits["calls"] or max(buckets.values()) > SHARED.limits["usd_micros"]
+    return max(windows.values()) > run.short.limits["calls"] or max(buckets.values()) > SHARED.limits["usd_micros"]
 
 
 def held(ledger: RedisLedger, run: Run, story: Story) -> bool:
     moments = {call.at for call in story.calls.values()}
-    windows = {window_at(SHORT.period, SHORT.timezone, at).start for at in moments}
-    usages = [usage for at in windows for usage in ledger.usage([SHORT], at)]
+    windows = {window_at(run.short.period, run.short.timezone, at).start for at in moments}
+    usages = [usage for at in windows for usage in ledger.usage([run.short], at)]
     usages += ledger.usage([SHARED, EACH], max(moments))
     return any(sum(usage.reserved.values()) for usage in usages) or any(ledger.open(name) for name in run.names)
 
@@ -196,7 +196,6 @@ def played(
     server: ValkeyServer, folder: Path, operations: int, kills: int, mode: str = "sound"
 ) -> tuple[Story, set[str]]:
     run = Run(server.url, folder, mode)
-    run.quota = operations // GATEWAYS
     story = run.play(operations, kills, random.Random(operations))
     return story, wrongs(server.url, run, story)
 

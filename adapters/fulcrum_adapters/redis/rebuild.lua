@@ -21,6 +21,7 @@ local base = ARGV[1] .. request[3] .. ':'
 if request[1] == 'stage' then
   for _, command in ipairs(request[4]) do
     command[2] = base .. command[2]
+    if type(command[3]) == 'table' then command[3] = cmsgpack.pack(command[3]) end
     call(unpack(command))
   end
   call('INCR', base .. 'staged')

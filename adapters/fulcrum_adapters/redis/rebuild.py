@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import msgspec
-
 from fulcrum_adapters.redis.naming import account_key, joined, microseconds, plain
 from fulcrum_adapters.redis.request import hold_id, marks
 from fulcrum_adapters.redis.store import RedisStore
@@ -21,7 +19,6 @@ _CHUNK = 1_000
 _LASTING = 90 * 86_400_000
 _FOREVER = 2**53
 _YEAR_2026 = 1_767_225_600_000_000
-_encode = msgspec.msgpack.Encoder().encode
 
 
 def rebuild(store: RedisStore, epoch: str, book: Book, past: Past, at: int) -> bool:
@@ -42,7 +39,7 @@ def rebuild(store: RedisStore, epoch: str, book: Book, past: Past, at: int) -> b
     return store.rebuild("flip", epoch, generation, max(chunks, 1), begins, str(keep // 2))
 
 
-def _commands(book: Book, past: Past, now: int, keep: int) -> Iterator[list[str | bytes]]:
+def _commands(book: Book, past: Past, now: int, keep: int) -> Iterator[list[Any]]:
     for account in book.accounts.values():
         yield from _account(account, now, keep)
     for hold in book.holds.values():
@@ -55,7 +52,7 @@ def _commands(book: Book, past: Past, now: int, keep: int) -> Iterator[list[str 
         yield from _tally(joined(tenant, subject), subject, plain(tool), count, microseconds(last))
 
 
-def _account(account: Account, now: int, keep: int) -> Iterator[list[str | bytes]]:
+def _account(account: Account, now: int, keep: int) -> Iterator[list[Any]]:
     owner, budget, bucket, amount, start = account.key
     ends = account.ends // 1_000
     life = max(ends - now, 0) // 1_000 + keep if ends else _LASTING
@@ -70,7 +67,7 @@ def _account(account: Account, now: int, keep: int) -> Iterator[list[str | bytes
         int(account.warned),
         marks(account.limit, account.thresholds),
     ]
-    yield ["SET", name, _encode(row), "PX", str(life)]
+    yield ["SET", name, row, "PX", str(life)]
     yield ["ZADD", index, "GT", str(_forgets(now, life) if ends else _FOREVER), plain(bucket)]
     yield ["PEXPIRE", index, str(_LASTING + life)]
     if not ends:
@@ -82,7 +79,7 @@ def _forgets(now: int, life: int) -> int:
     return now // 1_000 + life
 
 
-def _hold(hold: Hold, now: int, keep: int) -> Iterator[list[str | bytes]]:
+def _hold(hold: Hold, now: int, keep: int) -> Iterator[list[Any]]:
     lines: list[Any] = []
     for account, amount in hold.lines:
         lines += (account_key(*account.key), min(amount, MAX_AMOUNT))
@@ -96,10 +93,10 @@ def _hold(hold: Hold, now: int, keep: int) -> Iterator[list[str | bytes]]:
         yield ["PEXPIRE", f"w{plain(hold.writer)}", str(_LASTING)]
         yield ["PEXPIRE", "open", str(_LASTING)]
     row = [int(hold.state), plain(hold.tenant), plain(hold.writer), lines]
-    yield ["SET", f"h{name}", _encode(row), "PX", str(life)]
+    yield ["SET", f"h{name}", row, "PX", str(life)]
 
 
-def _tally(name: str, subject: str, tool: str, count: int, last: int) -> Iterator[list[str | bytes]]:
+def _tally(name: str, subject: str, tool: str, count: int, last: int) -> Iterator[list[Any]]:
     life = str(ENVELOPE_KEPT)
     if not is_key(subject):
         yield ["HINCRBY", f"c{name}", tool, str(count)]
