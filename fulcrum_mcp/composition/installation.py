@@ -208,6 +208,8 @@ class Installation:
         if self._courier is not None:
             lag = self._courier.lag()
             found.append(gauge("fulcrum_spool_unconfirmed_records", "Published and not stored yet.", lag.records))
+        if isinstance(self._log, Spool):
+            found.append(gauge("fulcrum_spool_bytes", "Size of this writer's spool.", self._log.size()))
         return found
 
 

@@ -157,6 +157,10 @@ class Spool:
         """See `AuditLog.heads`."""
         return {f"{self.writer}.{tenant}": seq for tenant, (seq, _) in self._standing.heads.items()}
 
+    def size(self) -> int:
+        """Bytes of all its segments, for those who watch: what `max_bytes` bounds."""
+        return self._weigh() + self._place.offset
+
     def append(self, drafts: Sequence[RecordDraft]) -> Sequence[RecordRef]:
         """See `AuditLog.append`."""
         block = self.prepare(drafts)

@@ -209,12 +209,14 @@ def test_a_segment_killed_while_it_was_made_is_ignored(root: Path) -> None:
 def test_a_full_spool_denies_until_the_store_confirms(root: Path) -> None:
     with Spool.open(root, SpoolConfig("os", segment_bytes=4096, max_bytes=20_000)) as spool:
         written = 0
-        while spool._older + spool._place.offset < 18_000:
+        while spool.size() < 18_000:
             written += len(spool.append(calls(1)))
+        assert spool.size() == sum(path.stat().st_size for path in (root / spool.writer).glob("*.seg"))
         with pytest.raises(Unavailable, match="not confirmed"):
             spool.append(calls(3))
         reader(root).release(spool.writer, SpoolPosition(10**6, 0))
         assert spool.append(calls(1))[0].seq == written + 1
+        assert spool.size() < 18_000
 
 
 def test_a_read_only_root_says_what_to_do(tmp_path: Path) -> None:
