@@ -102,18 +102,23 @@ def test_processor_is_ready_healthy_and_measured(installation: Installation) -> 
         process.measures_all_of("Event-processor")
 
 
-def test_gateway_is_ready_healthy_and_measured_and_makes_keys_as_the_guide_says(installation: Installation) -> None:
+def test_gateway_is_ready_healthy_and_measured_and_the_guides_first_steps_work(installation: Installation) -> None:
     given = installation.environment("fulcrum-server") | {"FULCRUM_CONFIG": str(INFRA / "fulcrum.toml")}
     with Deployed(installation.folder / "server", given, "server") as process:
         assert process.healthy()
-        made = subprocess.run(
-            [sys.executable, "-m", "fulcrum_mcp.cli", "keys", "create", "my-agent", "--scope", "tool:call", "--json"],
-            env={"FULCRUM_URL": process.url, "FULCRUM_ADMIN_KEY": given["FULCRUM_ADMIN_KEY"]},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert made.returncode == 0, made.stderr
-        assert json.loads(made.stdout)["key"]["agent"] == "my-agent"
+        guide = (ROOT / "docs" / "DEPLOYMENT_GUIDE.md").read_text()
+        steps = re.findall(r"^fulcrum ((?:policy|keys) [^#\n]+)", guide, re.MULTILINE)
+        assert [step.split()[:2] for step in steps] == [["policy", "publish"], ["keys", "create"]]
+        for step in steps:
+            ran = subprocess.run(
+                [sys.executable, "-m", "fulcrum_mcp.cli", *step.split(), "--json"],
+                cwd=ROOT,
+                env={"FULCRUM_URL": process.url, "FULCRUM_ADMIN_KEY": given["FULCRUM_ADMIN_KEY"]},
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=30,
+            )
+            assert ran.returncode == 0, ran.stderr
+        assert json.loads(ran.stdout)["key"]["agent"] == "my-agent"
         process.measures_all_of("Gateway")
