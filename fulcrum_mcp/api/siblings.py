@@ -7,6 +7,7 @@ user we run as. What was handed over is never handed on.
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -24,6 +25,7 @@ _log = structlog.get_logger("fulcrum.siblings")
 RELAYED: Final = "fulcrum.relayed"
 """The member of an ASGI scope that says that a sibling has handed the request over."""
 _HEADER: Final = b"x-fulcrum-relayed"
+_FACTS: Final = re.compile(rb"(\S+) (\d{1,5}) ([01])\Z")
 _PATIENCE: Final = 5.0
 """Seconds for a sibling to take a request: more than it takes to replace one."""
 _PROBE: Final = 2.5
@@ -188,15 +190,16 @@ class RelayedFace:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Serve one request."""
         said = [value for name, value in scope["headers"] if name == _HEADER]
-        host, port, only_if_known = (said[0].decode("latin-1").split(" ") if len(said) == 1 else ("", "", ""))[:3]
-        if not (host and port.isdecimal() and only_if_known in ("0", "1")):
+        found = _FACTS.match(said[0]) if len(said) == 1 else None
+        if found is None:
             await send_body(send, 400, b"only the workers of this gateway talk here", [])
             return
+        host = found[1].decode("latin-1")
         scope = {
             **scope,
-            "client": None if host == "-" else (host, int(port)),
+            "client": None if host == "-" else (host, int(found[2])),
             "headers": [pair for pair in scope["headers"] if pair[0] != _HEADER],
-            RELAYED: Relayed(only_if_known == "1"),
+            RELAYED: Relayed(found[3] == b"1"),
         }
         first: list[MutableMapping[str, Any]] = [await receive()]  # which also says `100 Continue`
 

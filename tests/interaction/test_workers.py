@@ -95,7 +95,7 @@ async def pair(processes: Collection[str] = ()) -> AsyncIterator[Pair]:
             ends = [await stack.enter_async_context(AsyncExitStack()) for _ in rigs]
             for number, (rig, end) in enumerate(zip(rigs, ends, strict=True), 1):
                 await end.enter_async_context(serving(rig.endpoint, Path(name) / f"{number}.sock"))
-            yield Pair(*rigs, upstream, *ends)
+            yield Pair(rigs[0], rigs[1], upstream, ends[0], ends[1])
 
 
 async def at_second(both: Pair, path: str) -> Client:
@@ -290,7 +290,12 @@ async def test_worker_that_does_not_take_what_is_handed_over_is_not_waited_for_l
 ) -> None:
     monkeypatch.setattr(siblings, "_PATIENCE", 0.1)
     with short_folder() as name:
-        silent = await asyncio.get_running_loop().create_unix_server(asyncio.Protocol, str(Path(name) / "2.sock"))
+
+        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        silent = await asyncio.start_unix_server(deaf, str(Path(name) / "2.sock"))
         upstream = Upstream()
         async with open_rig(upstream.server, siblings=Siblings(Seat(1, 2), Path(name))) as rig:
             token = rig.hub.sessions
