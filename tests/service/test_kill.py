@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 from audit_trails import DECIDED, FINISHED
-from governed_processes import FULCRUM, Governed, Up, Wrap, marking_http, marking_stdio, until
+from client_load import Load
+from governed_processes import FULCRUM, Governed, Up, Wrap, marking_http, marking_stdio
 from kill_checker import Evidence, faults, gather, planted_faults
 
 from fulcrum_mcp.settings import load
@@ -43,54 +44,6 @@ action = "hard"
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-class Load:
-    """Clients of one process: each sends its next call when the last one was answered, whatever happens."""
-
-    def __init__(self, governed: Governed, seed: int) -> None:
-        self.governed = governed
-        self.answered: dict[str, str] = {}
-        """mark -> `ok` or `denied`."""
-        self.lost = 0
-        self._random = random.Random(seed)
-        self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
-
-    def start(self, clients: int) -> None:
-        self._tasks = [asyncio.create_task(self._run(f"{self.governed.name}-{number}")) for number in range(clients)]
-
-    async def _run(self, client: str) -> None:
-        number = 0
-        while not self._stopping:
-            number += 1
-            text = f"{client}-{number}"
-            tool = "tight" if self._random.random() < 0.3 else "mark"
-            answer = await self.governed.call(tool, text)
-            if answer is None:
-                self.lost += 1
-                while not self._stopping and not self.governed.running.is_set():
-                    await asyncio.wait([asyncio.ensure_future(self.governed.running.wait())], timeout=0.1)
-                continue
-            assert "result" in answer, answer
-            self.answered[text] = "denied" if answer["result"].get("isError") else "ok"
-
-    async def more(self, number: int) -> None:
-        """Wait for so many more answers."""
-        goal = len(self.answered) + number
-
-        async def reached() -> bool:
-            for task in self._tasks:
-                if task.done():
-                    task.result()
-            return len(self.answered) >= goal
-
-        await until(reached, f"{self.governed.name} answers")
-
-    async def stop(self) -> None:
-        self._stopping = True
-        async with asyncio.timeout(20):
-            await asyncio.gather(*self._tasks)
 
 
 class Field:

@@ -1,0 +1,79 @@
+"""Clients of one governed process: each sends its next call when the last one was answered, whatever happens."""
+
+import asyncio
+import random
+from typing import Any
+
+from governed_processes import Governed, until
+
+__all__ = ["Load"]
+
+
+class Load:
+    """`answered`, `refused` and `lost` say what became of each call."""
+
+    def __init__(self, governed: Governed, seed: int) -> None:
+        self.governed = governed
+        self.answered: dict[str, str] = {}
+        """Text -> `ok` or `denied`."""
+        self.refused: list[str] = []
+        """Denied because a part failed: nobody may have seen them."""
+        self.lost = 0
+        self.slowest = 0.0
+        """Seconds of the longest refusal."""
+        self._random = random.Random(seed)
+        self._stopping = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, clients: int) -> None:
+        self._tasks = [asyncio.create_task(self._run(f"{self.governed.name}-{number}")) for number in range(clients)]
+
+    @property
+    def total(self) -> int:
+        """Calls that had an answer of any kind."""
+        return len(self.answered) + len(self.refused)
+
+    async def _run(self, client: str) -> None:
+        number = 0
+        while not self._stopping:
+            number += 1
+            text = f"{client}-{number}"
+            tool = "tight" if self._random.random() < 0.3 else "mark"
+            began = asyncio.get_running_loop().time()
+            answer = await self.governed.call(tool, text)
+            if answer is None:
+                self.lost += 1
+                while not self._stopping and not self.governed.running.is_set():
+                    await asyncio.wait([asyncio.ensure_future(self.governed.running.wait())], timeout=0.1)
+                continue
+            self._note(text, answer, asyncio.get_running_loop().time() - began)
+
+    def _note(self, text: str, answer: dict[str, Any], seconds: float) -> None:
+        assert "result" in answer, answer
+        result = answer["result"]
+        if not result.get("isError"):
+            self.answered[text] = "ok"
+            return
+        reason = result["_meta"]["dev.fulcrum/decision"]["reasons"][0]
+        if reason["code"] == "unavailable":
+            self.refused.append(text)
+            self.slowest = max(self.slowest, seconds)
+        else:
+            self.answered[text] = "denied"
+
+    async def more(self, number: int, seconds: float = 20.0) -> None:
+        """Wait for so many more answers of any kind."""
+        goal = self.total + number
+
+        async def reached() -> bool:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return self.total >= goal
+
+        await until(reached, f"{self.governed.name} answers", seconds)
+
+    async def stop(self) -> None:
+        self._stopping = True
+        async with asyncio.timeout(20):
+            await asyncio.gather(*self._tasks)

@@ -1,0 +1,160 @@
+"""kill -9 of gateways, processors, Postgres, Valkey and NATS under load: nothing is lost, nothing comes twice."""
+
+import asyncio
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from audit_trails import FINISHED
+from client_load import Load
+from governed_processes import FULCRUM, Governed, until
+from installation_rig import Installation, open_installation
+from kill_checker import Evidence, faults, planted_faults
+from servers.process import Server
+
+from fulcrum_mcp.control.audit import export_trail
+from fulcrum_mcp.core.trail import TrailVerifier
+
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def restart(process: Governed) -> None:
+    """SIGKILL, and a new one in its place."""
+    await process.end(signal.SIGKILL)
+    await process.start()
+
+
+async def restart_server(server: Server) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+
+
+async def damage(installation: Installation) -> None:
+    """One bit of one of the stream's block files, while NATS is down."""
+    await asyncio.to_thread(installation.nats.kill)
+    blocks = [
+        path for path in installation.nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk") if path.stat().st_size > 4096
+    ]
+    if blocks:
+        block = max(blocks, key=lambda path: path.stat().st_size)
+        raw = bytearray(block.read_bytes())
+        raw[len(raw) * 2 // 3] ^= 0x10
+        block.write_bytes(raw)
+    await asyncio.to_thread(installation.nats.start)
+    assert blocks, "there was no block file to damage"
+
+
+def harms(installation: Installation) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Every way to kill something."""
+    processes: list[Governed] = [*installation.replicas, *installation.processors]
+    found: dict[str, Callable[[], Awaitable[None]]] = {}
+    for process in processes:
+        found[process.name] = lambda process=process: restart(process)  # type: ignore[misc]
+    for name, part in installation.parts.items():
+        found[name] = lambda part=part: restart_server(part)  # type: ignore[misc]
+    return found
+
+
+async def all_well(installation: Installation, answered: dict[str, str], refused: list[str]) -> Evidence:
+    """The evidence once nothing is wrong with it any more, or as it is after two minutes."""
+    deadline = time.monotonic() + 120
+    while True:
+        evidence = await asyncio.to_thread(installation.evidence, answered, refused)
+        if not faults(evidence) or time.monotonic() > deadline:
+            return evidence
+        await asyncio.sleep(1)
+
+
+async def killed(folder: Path, kills: int, calls: int, capsys: Any) -> None:
+    async with open_installation(folder, replicas=2, processors=2, tight=50 + calls // 20) as installation:
+        chance = random.Random()
+        every = harms(installation)
+        order = list(every)
+        chance.shuffle(order)
+        loads = [Load(replica, seed) for seed, replica in enumerate(installation.replicas)]
+        for load in loads:
+            load.start(8)
+        for number in range(kills):
+            await asyncio.gather(*(load.more(calls // kills // 2, 120) for load in loads))
+            if number == kills // 2:
+                await damage(installation)
+            await every[order[number] if number < len(order) else chance.choice(order)]()
+        await asyncio.gather(*(load.more(20, 120) for load in loads))
+        await asyncio.gather(*(load.stop() for load in loads))
+        await installation.serving(60)
+
+        answered = {text: answer for load in loads for text, answer in load.answered.items()}
+        refused = [text for load in loads for text in load.refused]
+        evidence = await all_well(installation, answered, refused)
+        assert faults(evidence) == []
+        await chains_verify(installation)
+        for replica in installation.replicas:
+            assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()[-2000:]
+        ends = [record["data"]["outcome"] for record in evidence.records if record["type"] == FINISHED]
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\n{kills} kills and a damaged block: {len(evidence.seen)} calls seen upstream, "
+                f"{len(evidence.records)} records, {ends.count('outcome_unknown')} outcome_unknown, {sum(load.lost for load in loads)} without "
+                f"answer, {len(refused)} refused (slowest {max(load.slowest for load in loads):.2f} s), "
+                f"spent {evidence.spent}\n"
+            )
+        for what, planted in planted_faults(evidence).items():
+            assert faults(planted) != [], what
+
+
+async def chains_verify(installation: Installation) -> None:
+    """As `fulcrum audit verify` does; and spool, stream and store agree."""
+    keys = installation.keys()
+
+    def verdict() -> str | None:
+        verifier = TrailVerifier(keys.key_id, keys.check)
+        with installation.reader() as reader:
+            for line in export_trail(reader, keys, None, "2026-11-24T12:00:00Z"):
+                fault = verifier.feed(line)
+                if fault is not None:
+                    return str(fault)
+        fault = verifier.finish()
+        return None if fault is None else str(fault)
+
+    assert await asyncio.to_thread(verdict) is None
+
+    async def reconciled() -> bool:
+        done = [await asyncio.to_thread(reconcile, installation, replica.data) for replica in installation.replicas]
+        return all(each.returncode == 0 for each in done)
+
+    await until(reconciled, "spool, stream and store agree", 60)
+
+
+def reconcile(installation: Installation, data: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [*FULCRUM, "audit", "reconcile", "--data", str(data)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=installation.environ,
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_no_record_is_lost_whatever_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await killed(tmp_path, 7, 1_400, capsys)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+async def test_no_record_is_lost_over_twenty_thousand_calls_and_forty_kills(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await killed(tmp_path, 42, 20_000, capsys)
