@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from fulcrum_adapters.memory.audit import MemoryAuditStore
+from fulcrum_adapters.memory.archive import MemoryArchive
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft
 from fulcrum_mcp.core.frames import INPUTS, RECORD, frame
 from fulcrum_mcp.errors import Unavailable
@@ -120,19 +120,16 @@ class Feed:
         pass
 
 
-class SmallArchive:
-    """An `Archive` and its `Chains`."""
+class SmallArchive(MemoryArchive):
+    """An archive that fails when it is told to."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], ArchivedRecord] = {}
-        self.ids: dict[str, str] = {}
-        self.inputs: dict[str, tuple[str, int, bytes]] = {}
-        self.letters: list[DeadLetter] = []
-        self.store_of_chains = MemoryAuditStore()
-        self.numbers: set[tuple[str, int]] = set()
+        super().__init__()
         self.fail: list[Exception] = []
         """Raised by the next calls."""
         self.erased: list[int] = []
+        self.tenants: set[str] = set()
+        """Whose inputs were stored."""
 
     def _trouble(self) -> None:
         if self.fail:
@@ -142,22 +139,8 @@ class SmallArchive:
         self, records: Sequence[ArchivedRecord], inputs: Sequence[tuple[str, str, int, bytes]]
     ) -> list[DeadLetter]:
         self._trouble()
-        found: list[DeadLetter] = []
-        for record in records:
-            place = (record.chain, record.seq)
-            there = self.rows.get(place)
-            if (there is not None and there.hash != record.hash) or self.ids.get(record.id, record.hash) != record.hash:
-                found.append(DeadLetter(record.chain, "its place is taken", record.line))
-                continue
-            self.rows.setdefault(place, record)
-            self.ids.setdefault(record.id, record.hash)
-        self.inputs.update({name: (tenant, at, text) for name, tenant, at, text in inputs})
-        self.bury(found)
-        return found
-
-    def bury(self, letters: Sequence[DeadLetter]) -> None:
-        self._trouble()
-        self.letters += [letter for letter in letters if letter not in self.letters]
+        self.tenants |= {tenant for _, tenant, _, _ in inputs}
+        return super().store(records, inputs)
 
     def erase_inputs(self, before: int) -> int:
         self.erased.append(before)
@@ -165,35 +148,37 @@ class SmallArchive:
 
     def load(self) -> StoreState:
         self._trouble()
-        return self.store_of_chains.load()
+        return super().load()
 
     def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
         self._trouble()
-        places = sorted(place for place in list(self.rows) if place[1] > above.get(place[0], 0))[:most]
-        rows = [self.rows[place] for place in places]
-        return [Link(row.chain, row.tenant, row.seq, row.prev, row.hash) for row in rows]
+        return super().links(above, most)
 
     def add(self, batch: StoreBatch) -> None:
         self._trouble()
-        if self.numbers & {(tenant, number) for tenant, number, _ in batch.checkpoints}:
-            raise Unavailable("a checkpoint of that number is there")
-        self.numbers |= {(tenant, number) for tenant, number, _ in batch.checkpoints}
-        self.store_of_chains.add(batch)
+        super().add(batch)
 
-    def close(self) -> None:
-        pass
+    def lose_everything(self) -> None:
+        """All records; what was checked and signed of them stays."""
+        for held in (self.records, self._ids, self._rows, self._places):
+            held.clear()
 
-    def reader(self) -> MemoryAuditStore:
-        """What it holds now, for questions."""
-        store = MemoryAuditStore()
-        state = self.store_of_chains
-        rows = [
-            (r.chain, r.seq, r.tenant, r.type, r.time, r.subject, r.leg, r.decision, r.agent, r.tool, r.effect, r.line)
-            for r in self.rows.values()
-        ]
-        checkpoints = [(name, number, line) for (name, number), line in state._checkpoints.items()]
-        store.add(StoreBatch(rows=[*rows], checkpoints=checkpoints))
-        return store
+    @property
+    def rows(self) -> Mapping[tuple[str, int], ArchivedRecord]:
+        return self.records
+
+    @property
+    def letters(self) -> list[DeadLetter]:
+        return list(self.buried)
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[int, bytes]]:
+        return self._inputs
+
+    @property
+    def numbers(self) -> set[tuple[str, int]]:
+        """Of checkpoints: (tenant, number)."""
+        return set(self._checkpoints)
 
 
 class Turns:

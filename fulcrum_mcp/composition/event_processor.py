@@ -24,6 +24,7 @@ from fulcrum_adapters.postgres.archive import PostgresArchive
 from fulcrum_adapters.postgres.chains import PostgresChains
 from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.postgres.leader import PostgresLeadership
+from fulcrum_adapters.postgres.upkeep import keep_up
 from fulcrum_adapters.signing import GivenKeys
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.metrics import metrics_route
@@ -73,6 +74,12 @@ def signing_keys(settings: Settings) -> GivenKeys:
         None if master is None else master.get_secret_value(),
         settings.data / "keys",
     )
+
+
+def _keep_up(database: Database) -> None:
+    made, dropped = keep_up(database)
+    if made or dropped:
+        _log.info("metrics.partitions", made=made, dropped=dropped)
 
 
 @dataclass(slots=True)
@@ -131,6 +138,7 @@ class ProcessorServer:
                 PostgresLeadership(self._postgres),
                 self._keys,
                 tenant_of,
+                maintain=lambda: _keep_up(opened.database),
                 config=EventProcessorConfig(inputs_days=self.settings.audit.inputs_days),
             )
             if self._stopping.is_set():

@@ -5,6 +5,7 @@ A frame that is not whole is either the torn end of a write or damage; only what
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from zlib import crc32
 
 __all__ = ["HEADER", "INPUTS", "MAX_PAYLOAD", "RECORD", "SNAPSHOT", "first", "frame", "resync", "split"]
@@ -61,9 +62,9 @@ def split(buffer: bytes, at: int = 0) -> tuple[list[tuple[int, bytes]], int, boo
     return found, at, False
 
 
-def resync(buffer: bytes, at: int) -> int | None:
-    """Where the next whole frame begins, after a bad one at `at`."""
-    for place in _candidates(buffer, at + 1):
+def resync(buffer: bytes, at: int, tries: int | None = None) -> int | None:
+    """Where the next whole frame begins, after a bad one at `at`; None also after so many places that look like one."""
+    for place in islice(_candidates(buffer, at + 1), tries):
         if first(buffer, place):
             return place
     return None

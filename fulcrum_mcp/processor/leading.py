@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from fulcrum_mcp.errors import FulcrumError
 from fulcrum_mcp.ports import AuditFeed, Chains, Leadership, Signer
 from fulcrum_mcp.processor.patience import Patience, waited
 from fulcrum_mcp.processor.verifying import Gap, Verifier
@@ -56,7 +55,7 @@ class Leader:
         self._config = config or LeaderConfig()
         self._clock = clock
         self._verifier: Verifier | None = None
-        self._signed_at = self._kept_at = self._said_at = 0.0
+        self._signed_at = self._said_at = 0.0
         self._unconfirmed: dict[str, int] = {}
         self._news = asyncio.Event()
         self.leads = False
@@ -84,12 +83,13 @@ class Leader:
     async def run(self, stopping: asyncio.Event) -> None:
         """Lead when nobody else does; ends when `stopping` is set, with everything that is stored signed."""
         async with asyncio.TaskGroup() as tasks:
-            telling = tasks.create_task(self._confirm_all())
+            beside = [tasks.create_task(self._confirm_all()), tasks.create_task(self._keep_up())]
             patience = Patience(self._config.longest)
             while not await waited(stopping, await self._turn(patience, finish=False)):
                 pass
             await self._turn(Patience(0), finish=True)
-            telling.cancel()
+            for task in beside:
+                task.cancel()
         try:
             await self._confirm()
         except Exception as exc:  # noqa: BLE001 - the next leader says it again
@@ -144,17 +144,20 @@ class Leader:
                 for fault in step.faults:
                     _log.error("audit.fault", what=fault)
             self._sign(verifier, finish=finish and not more)
-        self._keep_up()
         return moved
 
-    def _keep_up(self) -> None:
-        now = time.monotonic()
-        if now - self._kept_at >= self._config.upkeep_every:
-            self._kept_at = now
-            try:
-                self._upkeep()
-            except FulcrumError as exc:
-                _log.warning("audit.upkeep.later", reason=str(exc))
+    async def _keep_up(self) -> None:
+        """What may take long and keeps nobody waiting."""
+        patience = Patience(self._config.upkeep_every)
+        said: str | None = None
+        while True:
+            if self.leads:
+                try:
+                    await asyncio.to_thread(self._upkeep)
+                    said = None
+                except Exception as exc:  # noqa: BLE001 - whatever it is, it is done the next time
+                    said = patience.told(exc, "audit.upkeep.later", said)
+            await asyncio.sleep(self._config.upkeep_every if self.leads else self._config.poll)
 
     def _sign(self, verifier: Verifier, *, finish: bool) -> None:
         config = self._config

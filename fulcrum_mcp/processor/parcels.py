@@ -8,6 +8,9 @@ from fulcrum_mcp.processor.archived import archived
 
 __all__ = ["Entry", "Inputs", "unpack"]
 
+_TRIES = 8
+"""Damaged places in one body that are looked beyond, and places that are looked at for each: hostile ones are many."""
+
 Inputs = tuple[str, str, int, bytes]
 """(record id, tenant, time in us, text), as `Archive.store` takes them."""
 
@@ -29,7 +32,7 @@ def unpack(subject: str, tenant: str | None, body: bytes, now: int) -> tuple[lis
     letters: list[DeadLetter] = []
     if tenant is None:
         return entries, [DeadLetter(subject, "its subject is none of ours", body)]
-    damaged = False
+    damaged = 0
     at = 0
     while True:
         frames, at, _ = split(body, at)
@@ -39,8 +42,8 @@ def unpack(subject: str, tenant: str | None, body: bytes, now: int) -> tuple[lis
                 letters.append(DeadLetter(subject, what, payload))
         if at == len(body):
             break
-        damaged = True
-        further = resync(body, at)
+        damaged += 1
+        further = None if damaged > _TRIES else resync(body, at, _TRIES)
         if further is None:
             break
         at = further

@@ -75,7 +75,8 @@ class EventProcessor:
         self._archive = archive
         self._maintain = maintain
         self._clock = clock
-        self._began = clock()
+        self._empty_at = clock() // 1000
+        """When nothing waited in the stream, us: what waits now is younger."""
         self._stopping = asyncio.Event()
         self._lag: StreamLag | None = None
         self._lag_fault: str | None = None
@@ -103,6 +104,8 @@ class EventProcessor:
             try:
                 self._lag = await self._feed.lag()
                 self._lag_fault = None
+                if not self._lag.messages:
+                    self._empty_at = self._clock() // 1000
             except Exception as exc:  # noqa: BLE001 - the lag is then not known
                 self._lag = None
                 self._lag_fault = patience.told(exc, "audit.lag.unknown", self._lag_fault)
@@ -139,5 +142,5 @@ class EventProcessor:
     def _lag_seconds(self) -> float:
         oldest = self.storer.oldest()
         if oldest is None and self._lag is not None and self._lag.messages:
-            oldest = self.storer.newest or self._began // 1000
+            oldest = max(self.storer.newest, self._empty_at)
         return 0.0 if oldest is None else max(0.0, self._clock() / 1e9 - oldest / 1e6)

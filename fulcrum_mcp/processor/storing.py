@@ -75,7 +75,7 @@ class Storer:
         self._tenant_of = tenant_of
         self._config = config or StorerConfig()
         self._clock = clock
-        self._most = min(32, self._config.deliveries)
+        self._most = min(8, self._config.deliveries)
         self._succeeded = -_RECENT
         self._in_hand: list[_Batch] = []
         self.stored = 0

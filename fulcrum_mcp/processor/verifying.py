@@ -83,7 +83,8 @@ class Verifier:
 
     def stored(self) -> dict[str, int]:
         """By chain: up to where the archive has every record, so that no writer has to keep it."""
-        return {chain: self._reached(chain, state) for chain, state in self._state.chains.items()}
+        reached = {chain: self._reached(chain, state) for chain, state in self._state.chains.items()}
+        return {chain: seq for chain, seq in reached.items() if seq}
 
     def _reached(self, chain: str, state: ChainState) -> int:
         return self._beyond.get(chain, state.size)

@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psycopg
 import pytest
 from archive_rig import call_drafts
 from processor_doubles import parcels_of
@@ -81,6 +82,11 @@ def test_records_are_stored_checked_signed_and_confirmed(processors: Processors,
     asyncio.run(send(own_nats.url, parcels))
     one = processors.start()
     within(30, one.ready)
+    last = "select max(relname) from pg_class where relname ~ '^tool_calls_[0-9]{8}$'"
+    ((partition,),) = processors.ask(last)
+    with psycopg.connect(processors.postgres) as owner:
+        owner.execute(f"drop table metrics.{partition}")
+    within(90, lambda: processors.ask(last) == [(partition,)], "the leader makes the partitions of the days to come")
     within(30, lambda: sum(asyncio.run(confirmed(own_nats.url)).values()) == total)
     status, document = one.get("/readyz")
     assert (status, document["parts"]) == (200, {"postgres": {"ready": True}, "nats": {"ready": True}})

@@ -61,7 +61,7 @@ async def test_the_leader_checks_signs_confirms_and_keeps_the_store(keys: AuditK
         assert running.leader.signed_at is not None
     assert not running.leader.leads
     assert not running.turns.leads
-    assert verdict(export_trail(rig.archive.reader(), keys, None, "2026-08-01T12:00:00Z"), keys) is None
+    assert verdict(export_trail(rig.archive, keys, None, "2026-08-01T12:00:00Z"), keys) is None
 
 
 async def test_only_one_leads_and_another_takes_over_when_it_ends(keys: AuditKeys) -> None:
@@ -91,7 +91,7 @@ async def test_it_stops_at_once_when_the_leadership_is_lost(keys: AuditKeys) -> 
         await until(lambda: running.turns.asked > asked + 3)
         assert not running.leader.leads
         assert rig.archive.numbers == set()
-        assert rig.archive.store_of_chains.load().chains == {}
+        assert rig.archive.load().chains["w.default"].size == 0
         running.turns.broken = False
         await until(lambda: running.leader.leads and running.leader.fault is None)
     assert len(rig.archive.numbers) == 1  # the last thing it does is to sign
@@ -145,4 +145,4 @@ async def test_an_archive_that_fails_anywhere_leaves_a_trail_that_verifies(keys:
             await until(lambda: not rig.archive.fail)
         await until(lambda: len(rig.feed.confirmed) == 12)
         await until(lambda: running.leader.unsigned == 0)
-    assert verdict(export_trail(rig.archive.reader(), keys, None, "2026-08-01T12:00:00Z"), keys) is None
+    assert verdict(export_trail(rig.archive, keys, None, "2026-08-01T12:00:00Z"), keys) is None

@@ -52,7 +52,7 @@ class Place:
             while verifier.step() is not None:
                 pass
             verifier.sign()
-            self.archive.rows.clear()
+            self.archive.lose_everything()
         self.archive.store([ROWS[place] for place in store], [])
 
     def look(self) -> Reconciliation:
@@ -61,7 +61,7 @@ class Place:
         for row in self.stream:
             found.take_parcel(f"audit/{row.tenant}", tenant_of(f"audit/{row.tenant}"), frame(RECORD, row.line))
         found.take_state(self.archive.load())
-        found.take_store(self.archive.reader().lines(None))
+        found.take_store(self.archive.lines(None))
         return found
 
     def put(self, lines: Sequence[bytes], inputs: Sequence[tuple[str, bytes]]) -> None:
@@ -117,8 +117,7 @@ def test_another_record_in_its_place_is_found_whoever_has_it() -> None:
     assert {(each.what, each.first) for each in found.differences()} == {("other", seq) for seq in range(1, 21)}
     assert found.wanted() == {}  # what is there is never overwritten
     place = Place([], range(20), [], checked=30)
-    place.archive.rows.clear()
-    place.archive.ids.clear()
+    place.archive.lose_everything()
     place.archive.store(rows, [])
     said = {each.where for each in place.look().differences() if each.what == "other"}
     assert said == {

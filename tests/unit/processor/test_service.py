@@ -65,7 +65,7 @@ class Installation(Rig):
             await asyncio.gather(*(task for _, task in self.running))
 
     def verdict(self) -> object:
-        return verdict(export_trail(self.archive.reader(), self.keys, None, "2026-08-01T12:00:00Z"), self.keys)
+        return verdict(export_trail(self.archive, self.keys, None, "2026-08-01T12:00:00Z"), self.keys)
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ async def test_what_comes_is_stored_with_its_inputs_and_acknowledged() -> None:
         [("w.default", seq) for seq in range(1, 7)] + [("w.acme", seq) for seq in range(1, 5)]
     )
     assert len(running.archive.inputs) == 5
-    assert {tenant for tenant, _, _ in running.archive.inputs.values()} == {"default", "acme"}
+    assert running.archive.tenants == {"default", "acme"}
     assert (running.storer.stored, running.storer.letters, running.archive.letters) == (10, 0, [])
     assert running.storer.newest == max(row.time for row in running.archive.rows.values())
     assert running.storer.oldest() is None

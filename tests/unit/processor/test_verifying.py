@@ -41,7 +41,7 @@ def walk(verifier: Verifier) -> dict[str, int]:
 
 
 def exported(archive: SmallArchive, keys: AuditKeys) -> object:
-    return verdict(export_trail(archive.reader(), keys, None, "2026-08-01T12:00:00Z"), keys)
+    return verdict(export_trail(archive, keys, None, "2026-08-01T12:00:00Z"), keys)
 
 
 def test_what_is_stored_in_any_order_is_checked_in_one(keys: AuditKeys) -> None:
@@ -76,7 +76,7 @@ def test_a_gap_is_no_break_and_its_age_is_known(keys: AuditKeys) -> None:
     assert (gap.missing, gap.since) == (1, 100.0)
     assert gap.wait <= 5.0
     assert verifier.broken == {}
-    assert archive.store_of_chains.load().chains == {}
+    assert archive.load().chains["w.acme"].size == 0
 
 
 def test_a_chain_with_a_gap_keeps_no_other_waiting(keys: AuditKeys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_forked_chain_is_broken_for_good_and_others_go_on(keys: AuditKeys) -> 
     assert "seq 4" in verifier.broken["w.acme"]
     assert verifier.stored() == {"v.acme": 4, "w.acme": 6}  # nobody has to keep what is here, right or wrong
     verifier.sign()
-    state = archive.store_of_chains.load()
+    state = archive.load()
     assert (state.chains["w.acme"].size, state.chains["w.acme"].signed) == (3, 3)
     assert "w.acme" in state.broken
     again = Verifier(archive, keys, ticks=Ticks())
@@ -110,7 +110,7 @@ def test_a_forked_chain_is_broken_for_good_and_others_go_on(keys: AuditKeys) -> 
     assert again.step() is None
     assert again.stored() == {"v.acme": 4, "w.acme": 6}
     assert "seq 4" in again.broken["w.acme"]
-    assert archive.store_of_chains.counts(None)["faults"] == 1
+    assert archive.counts(None)["faults"] == 1
 
 
 def test_a_record_of_another_tenant_in_a_chain_breaks_it(keys: AuditKeys) -> None:
@@ -147,7 +147,7 @@ def test_two_that_believe_to_lead_never_sign_the_same_number(keys: AuditKeys) ->
     one.sign()
     with pytest.raises(Unavailable):
         two.sign()
-    assert len(archive.store_of_chains._checkpoints) == 1
+    assert len(archive._checkpoints) == 1
     assert exported(archive, keys) is None
 
 
@@ -174,6 +174,6 @@ def test_the_chains_are_those_of_a_trail_that_one_process_has_written(keys: Audi
     expected = ChainState("w.acme", "acme")
     for row in rows:
         expected.add(row.hash)
-    found = archive.store_of_chains.load().chains["w.acme"]
+    found = archive.load().chains["w.acme"]
     assert found.as_fields() == expected.as_fields()
-    assert isinstance(archive.store_of_chains, MemoryAuditStore)
+    assert isinstance(archive, MemoryAuditStore)
