@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from archive_rig import Author, call_drafts, lead, put
+from archive_rig import Author, call_drafts, lead, now_us, put
 from audit_trails import verdict
 
 from fulcrum_adapters.memory.archive import MemoryArchive
@@ -150,6 +150,30 @@ def test_a_broken_chain_stays_broken_and_its_fault_is_kept(store: Store) -> None
     store.chains.add(StoreBatch(chains={chain.chain: chain}, faults=[("w1", why, b"")]))
     assert store.rival.load().broken == {chain.chain: why}
     assert store.reader.counts(None)["faults"] == 1
+
+
+def test_an_export_ends_before_what_waits_for_a_record_on_its_way(store: Store, keys: AuditKeys) -> None:
+    records, _ = Author().calls(3)
+    store.archive.store(records[:3], [])
+    lead(store.chains, keys)
+    store.archive.store(records[4:], [])
+    lines = list(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"))
+    assert (len(lines), verdict(lines, keys)) == (3 + 1 + 1, None)
+    store.archive.store(records[3:4], [])
+    lines = list(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"))
+    assert (len(lines), verdict(lines, keys)) == (6 + 1 + 1, None)
+
+
+@pytest.mark.parametrize("seen", ["by its age", "by the leader"])
+def test_an_export_does_not_hide_that_a_record_is_lost(store: Store, keys: AuditKeys, seen: str) -> None:
+    old = now_us() - 3_600_000_000
+    records, _ = Author().calls(3, at=old if seen == "by its age" else None)
+    store.archive.store([*records[:3], *records[4:]], [])
+    if seen == "by the leader":
+        chain = ChainState("w1.default", "default")
+        store.chains.add(StoreBatch(chains={chain.chain: chain}, broken={chain.chain: "seq 4 is forked"}))
+    fault = verdict(export_trail(store.reader, keys, None, "2026-08-01T12:00:00Z"), keys)
+    assert "seq 4 is missing" in str(fault)
 
 
 def test_closing_twice_is_nothing(store: Store) -> None:

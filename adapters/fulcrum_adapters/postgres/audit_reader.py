@@ -5,6 +5,7 @@ left out, so that a reader who goes on from the last row it was shown never miss
 """
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -34,12 +35,12 @@ SELECT (SELECT coalesce(sum(size), 0)::bigint FROM fulcrum.audit_chains),
        (SELECT count(*) FROM fulcrum.call_inputs)
 """
 _FAULTS = "SELECT count(*) FROM fulcrum.audit_faults"
-_CHAINS = "SELECT tenant, chain FROM fulcrum.audit_chains ORDER BY tenant, chain"
+_CHAINS = "SELECT tenant, chain, broken IS NOT NULL FROM fulcrum.audit_chains ORDER BY tenant, chain"
 _CHECKPOINTS = """
 SELECT number, line FROM fulcrum.audit_checkpoints WHERE tenant = %s AND number > %s ORDER BY number LIMIT %s
 """
 _RECORDS = """
-SELECT seq, line FROM fulcrum.audit_events WHERE chain = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s
+SELECT seq, time, line FROM fulcrum.audit_events WHERE chain = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s
 """
 _UNHURRIED = "SET LOCAL idle_in_transaction_session_timeout = '10min'"  # whoever reads an export may be slow
 _PAGE = 256
@@ -49,6 +50,8 @@ _EXPORTS = 4
 _PATIENCE = 60.0
 """Seconds for counting everything."""
 _LAST = 2**63 - 1
+_ON_ITS_WAY = 900_000_000
+"""Microseconds for which a record that others follow may be on its way here."""
 
 
 class PostgresAuditReader:
@@ -85,11 +88,11 @@ class PostgresAuditReader:
         """See `AuditReader`."""
         with _as(self._exports, tenant, snapshot=True) as connection:
             connection.execute(_UNHURRIED)
-            chains: dict[str, list[str]] = {}
-            for owner, chain in connection.execute(_CHAINS):
-                chains.setdefault(owner, []).append(chain)
-            for owner, names in chains.items():
-                yield from _section(connection, owner, names)
+            chains: dict[str, dict[str, bool]] = {}
+            for owner, chain, broken in connection.execute(_CHAINS):
+                chains.setdefault(owner, {})[chain] = broken
+            for owner, known in chains.items():
+                yield from _section(connection, owner, known)
 
     def counts(self, tenant: str | None) -> Mapping[str, int]:
         """See `AuditReader`; faults are the operator's."""
@@ -166,17 +169,31 @@ def _next(prefix: str) -> str | None:
     return prefix[:-1] + chr(last) if last <= 0x10FFFF else None  # noqa: PLR2004 (the last code point)
 
 
-def _section(connection: Session, tenant: str, chains: Sequence[str]) -> Iterator[bytes]:
-    """One tenant's part of an export."""
+def _section(connection: Session, tenant: str, chains: Mapping[str, bool]) -> Iterator[bytes]:
+    """One tenant's part of an export; `chains`: which there are, and whether they are broken."""
     done = dict.fromkeys(chains, 0)
     for line in _checkpoints(connection, tenant):
         for claim in json.loads(line)["chains"]:
             chain, size = claim["chain"], claim["size"]
-            yield from _records(connection, chain, done.get(chain, 0), size)
+            for _, _, record in _records(connection, chain, done.get(chain, 0), size):
+                yield record
             done[chain] = size
         yield line
-    for chain in chains:
-        yield from _records(connection, chain, done[chain], _LAST)
+    for chain, broken in chains.items():
+        yield from _tail(connection, chain, done[chain], broken=broken)
+
+
+def _tail(connection: Session, chain: str, above: int, *, broken: bool) -> Iterator[bytes]:
+    """What no checkpoint covers yet, up to a record that others may be storing at this moment.
+
+    What is missing for longer is missing: then what follows it is shown, and the export does not verify.
+    """
+    patient = time.time_ns() // 1000 - _ON_ITS_WAY
+    for seq, at, line in _records(connection, chain, above, _LAST):
+        if seq != above + 1 and not broken and at > patient:
+            return
+        above = seq
+        yield line
 
 
 def _checkpoints(connection: Session, tenant: str) -> Iterator[bytes]:
@@ -187,8 +204,8 @@ def _checkpoints(connection: Session, tenant: str) -> Iterator[bytes]:
             yield line
 
 
-def _records(connection: Session, chain: str, above: int, upto: int) -> Iterator[bytes]:
+def _records(connection: Session, chain: str, above: int, upto: int) -> Iterator[tuple[int, int, bytes]]:
     while page := connection.execute(_RECORDS, [chain, above, upto, _PAGE]).fetchall():
-        for seq, line in page:
+        for seq, at, line in page:
             above = seq
-            yield line
+            yield seq, at, line

@@ -18,7 +18,7 @@ INSERT INTO fulcrum.audit_faults (source, what, body, digest)
 
 def keep(connection: Session, letters: Iterable[tuple[str, str, bytes]]) -> None:
     """(source, what is wrong, body); one without a body is the same if it says the same."""
-    rows = [(clean(source), clean(what[:_WHAT]), body) for source, what, body in letters]
+    rows = [(clean(source[:_WHAT]), clean(what[:_WHAT]), body) for source, what, body in letters]
     if rows:
         sources, whats, bodies = (list(column) for column in zip(*rows, strict=True))
         connection.execute(_KEEP, [sources, whats, bodies, [_digest(*row) for row in rows]])
