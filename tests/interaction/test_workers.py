@@ -290,10 +290,13 @@ async def test_worker_that_does_not_take_what_is_handed_over_is_not_waited_for_l
 ) -> None:
     monkeypatch.setattr(siblings, "_PATIENCE", 0.1)
     with short_folder() as name:
+        left = asyncio.Semaphore(0)
 
         async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
             writer.close()
+            await writer.wait_closed()
+            left.release()
 
         silent = await asyncio.start_unix_server(deaf, str(Path(name) / "2.sock"))
         upstream = Upstream()
@@ -306,6 +309,7 @@ async def test_worker_that_does_not_take_what_is_handed_over_is_not_waited_for_l
             token._known.clear()
             async with asyncio.timeout(5):
                 reply = await client.request("tools/call", {"name": "echo", "arguments": {}})
+                await left.acquire()
             assert reply.status == 404
         silent.close()
 

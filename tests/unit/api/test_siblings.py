@@ -188,15 +188,21 @@ async def test_silent_sibling_is_not_waited_for(folder: Path, monkeypatch: pytes
     async def nothing(*_: Any) -> Any:
         await asyncio.Event().wait()
 
+    left = asyncio.Semaphore(0)
+
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        left.release()
 
     async with await asyncio.start_unix_server(silent, str(folder / "2.sock")):
         async with asyncio.timeout(5):
             between = Siblings(Seat(1, 2), folder)
             assert not await between.relay(2, SCOPE, b"", nothing, nothing)
             assert not await between.relay(2, SCOPE, b"", nothing, nothing, only_if_known=True)
+            await left.acquire()
+            await left.acquire()
 
 
 @pytest.mark.parametrize(
