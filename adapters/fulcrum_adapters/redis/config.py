@@ -85,7 +85,7 @@ class RedisConfig:
     def place(self) -> str:
         """The address for people, without user and password."""
         parsed = _parsed(self.url)
-        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
         return f"{parsed.scheme}://{hosts}/{parsed.path.strip('/') or '0'}"
 
 
