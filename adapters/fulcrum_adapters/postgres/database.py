@@ -39,8 +39,8 @@ SELECT pg_catalog.set_config('fulcrum.tenant_id', {tenant}, true),
 """
 _SNAPSHOT = sql.SQL("ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _PLAIN = sql.SQL("ISOLATION LEVEL READ COMMITTED")
-_IDLE = 60_000
-"""Milliseconds after which the server ends a transaction whose process has stopped."""
+_IDLE, _IDLE_READING = 10_000, 60_000
+"""Milliseconds after which the server ends a transaction whose process has stopped, with the locks that it holds."""
 _FAULTS = (psycopg.Error, UnicodeError)
 _ENDED = (psycopg.errors.AdminShutdown, psycopg.errors.CrashShutdown, psycopg.errors.IdleSessionTimeout)
 _SHARE = 0.9
@@ -122,7 +122,7 @@ class Database:
         opening = sql.SQL(_BEGIN).format(
             mode=mode,
             limit=sql.Literal(max(int(patience * _SHARE * 1000), 1)),
-            idle=sql.Literal(max(_IDLE, int(patience * 2000))),
+            idle=sql.Literal(_IDLE_READING if mode is _SNAPSHOT else _IDLE),
             role=sql.Identifier(role),
             tenant=sql.Literal(tenant or ""),
             platform=sql.Literal("on" if tenant == "" else ""),

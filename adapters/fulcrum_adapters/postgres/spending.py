@@ -5,12 +5,15 @@ are, its charge goes into the sums of its places and the row goes. So the table 
 end nobody recorded: they count at their estimate.
 """
 
+import contextlib
 import hashlib
 import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import psycopg
 
 from fulcrum_adapters.postgres.database import Session
 from fulcrum_adapters.postgres.spending_sql import (
@@ -34,7 +37,7 @@ ENVELOPE_KEPT: Final = 90 * 86_400
 _ORPHANS_KEPT: Final = 30 * 86_400
 _MICROS = 1_000_000
 _SLICE = KEY_WINDOW // 60 * _MICROS
-_SWEEP_ODDS = 1 / 256
+_SWEEP_ODDS = 1 / 64
 _AT_ONCE = 10_000
 
 
@@ -139,17 +142,16 @@ def merge(session: Session, records: Iterable[ArchivedRecord]) -> None:
     _write(session, ADD_CALLS, [_count_row(key, *count) for key, count in gathered.counts.items()])
     _write(session, ADD_TAINTS, [_taint_row(key, at) for key, at in gathered.taints.items()])
     if random.random() < _SWEEP_ODDS:  # noqa: S311 (which process sweeps is no secret)
-        forget(session)
+        with contextlib.suppress(psycopg.Error), session.transaction():  # it may fail, the records may not
+            forget(session, gathered.spent)
 
 
-def forget(session: Session) -> int:
-    """Remove some of what can no longer count; how many rows. Skips what others are working on."""
-    gone = session.execute(FORGET_SPENT, (_AT_ONCE,)).rowcount
+def forget(session: Session, places: Iterable[Place] = ()) -> int:
+    """Remove some of what can no longer count, and the ended windows of these buckets; how many rows."""
+    gone = session.execute(FORGET_SPENT, ([bytes.fromhex(_digest(*place[:3])) for place in places],)).rowcount
+    values = {"key": KEY_WINDOW, "envelope": ENVELOPE_KEPT, "orphan": _ORPHANS_KEPT, "most": _AT_ONCE}
     for statement in FORGET:
-        gone += session.execute(
-            statement,
-            {"key": KEY_WINDOW, "envelope": ENVELOPE_KEPT, "orphan": _ORPHANS_KEPT, "most": _AT_ONCE},
-        ).rowcount
+        gone += session.execute(statement, values).rowcount
     return gone
 
 
@@ -189,7 +191,8 @@ def _ledger_row(key: tuple[str, str], call: _Call) -> dict[str, Any]:
 
 
 def _spent_row(place: Place, sums: Sequence[int]) -> dict[str, Any]:
-    return {"id": _digest(*place), **place._asdict(), **dict(zip(Amounts._fields, sums, strict=True))}
+    keys = {"id": _digest(*place), "series": _digest(*place[:3])}
+    return {**keys, **place._asdict(), **dict(zip(Amounts._fields, sums, strict=True))}
 
 
 def _count_row(key: tuple[str, str, str, int], calls: int, at: int) -> dict[str, Any]:

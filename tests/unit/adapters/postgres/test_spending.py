@@ -324,7 +324,7 @@ def test_what_no_longer_counts_is_forgotten(postgres_config: PostgresConfig, pos
         assert connection.execute(counted).fetchone() == (3, 1)
         connection.execute("UPDATE fulcrum.budget_spent SET touched = touched - interval '2 days'")
         with postgres_database.session("fulcrum_ingest") as session:
-            forget(session)
+            forget(session, [Place("acme", "b-day", "bot", 0), Place("", "b-ever", "global", 0)])
         assert connection.execute(counted).fetchone() == (2, 1)
         assert connection.execute("SELECT call FROM fulcrum.budget_ledger").fetchall() == [("open",)]
         starts = connection.execute("SELECT max(starts) FROM fulcrum.budget_spent").fetchone()

@@ -52,9 +52,10 @@ CREATE TABLE fulcrum.budget_ledger (
 );
 COMMENT ON COLUMN fulcrum.budget_ledger.at IS 'us since the epoch';
 
--- What settled calls were charged. The key is a digest: buckets may be named longer than an index takes.
+-- What settled calls were charged. Keys are digests: buckets may be named longer than an index takes.
 CREATE TABLE fulcrum.budget_spent (
   id bytea PRIMARY KEY,
+  series bytea NOT NULL,
   owner text NOT NULL,
   budget text NOT NULL,
   bucket text NOT NULL,
@@ -67,6 +68,8 @@ CREATE TABLE fulcrum.budget_spent (
   seconds numeric NOT NULL,
   touched timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX budget_spent_series ON fulcrum.budget_spent (series);
+COMMENT ON COLUMN fulcrum.budget_spent.series IS 'of owner, budget and bucket: all its windows';
 COMMENT ON COLUMN fulcrum.budget_spent.starts IS 'begin of the window, ns since the epoch; 0: it never ends';
 
 CREATE TABLE fulcrum.taints (
