@@ -122,9 +122,7 @@ class Courier:
         self._stored: dict[str, int] = {}
         self._gaps: dict[str, str] = {}
         self._names: tuple[str, ...] = ()
-        self._listed = self._heard = 0.0
-        self._tidied = 0.0
-        self._checked = 0.0
+        self._listed = self._heard = self._tidied = self._checked = 0.0
         self._closing = self._more = False
         self._task: asyncio.Task[None] | None = None
         self.leading = False
@@ -242,9 +240,11 @@ class Courier:
 
     def _read(self, name: str, writer: _Writer, room: int) -> _Haul | None:
         """What is new in one writer's spool."""
+        if room <= 0:
+            return None
         chunks: list[SpoolChunk] = []
         position = last = writer.position
-        more = room > 0
+        more = True
         while more and len(chunks) < _CHUNKS:
             try:
                 chunk = self._source.read(name, position)
@@ -270,8 +270,11 @@ class Courier:
         return _Haul(name, writer.begin, position, further, segments, load, more)
 
     def _keep(self, name: str, segments: set[int], why: str) -> None:
-        for segment in segments - {0}:
-            self._source.keep(name, SpoolPosition(segment, 0), why)
+        try:
+            for segment in segments - {0}:
+                self._source.keep(name, SpoolPosition(segment, 0), why)
+        except Unavailable as exc:
+            self._fault(str(exc))
 
     def _fault(self, what: str) -> None:
         if what not in self.faults:
@@ -307,8 +310,12 @@ class Courier:
         """On a thread: remove what is confirmed; every now and then also what nobody will continue."""
         for name, writer in list(self._writers.items()):
             if every or writer.confirmed.segment != writer.released.segment:
-                self._source.release(name, writer.confirmed)
-                writer.released = writer.confirmed
+                try:
+                    self._source.release(name, writer.confirmed)
+                except Unavailable as exc:  # it is tried again
+                    self._fault(str(exc))
+                else:
+                    writer.released = writer.confirmed
 
     async def _look_after(self, now: float) -> None:
         """Send again what is missed; keep aside what will never be confirmed."""

@@ -92,7 +92,8 @@ class SpoolReader:
             buffer = os.pread(file, min(self._chunk, end - at.offset), at.offset)
             frames, stop, bad = split(buffer)
             if not frames and not bad:  # one frame larger than a chunk
-                buffer = os.pread(file, min(HEADER.size + MAX_PAYLOAD, end - at.offset), at.offset)
+                length = HEADER.unpack_from(buffer)[0] if len(buffer) >= HEADER.size else MAX_PAYLOAD
+                buffer = os.pread(file, min(HEADER.size + length, end - at.offset), at.offset)
                 frames, stop, bad = split(buffer)
             if not frames and (bad or len(buffer) == end - at.offset):
                 buffer = os.pread(file, end - at.offset, at.offset)

@@ -214,14 +214,15 @@ async def test_records_that_are_taken_and_never_confirmed_are_kept_aside_and_hol
     assert host.written.refs[0].id.encode() in next((host.root / "aside").glob("*.seg")).read_bytes()
 
 
-async def test_the_window_bounds_what_is_under_way(host: Host) -> None:
+@pytest.mark.parametrize("chunk", [100, 700, 1500, 2000])
+async def test_the_window_bounds_what_is_under_way(host: Host, chunk: int) -> None:
     host.taker.confirms = False
-    async with running(host.courier(replace(QUICK, window=4096, resend_after=60.0), chunk=2000)) as courier:
+    async with running(host.courier(replace(QUICK, window=4096, resend_after=60.0), chunk=chunk)) as courier:
         for _ in range(20):
             write_calls(host.spool, host.written, 2)
         await taking(host.taker, lambda: len(host.taker.kept) >= 4)
         await asyncio.sleep(0.1)
-        assert courier.lag().size < 4096 + 2 * 2000
+        assert courier.lag().size < 4096 + 4 * 2000
         host.taker.confirms = True
         await host.taker.confirm_again()
         await host.taker.until(host.written)
