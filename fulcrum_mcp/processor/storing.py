@@ -35,7 +35,7 @@ class StorerConfig:
 
     deliveries: int = 512
     """At most in one batch."""
-    batch_bytes: int = 8 << 20
+    batch_bytes: int = 2 << 20
     """About what one batch may hold; three may be in memory."""
     wait: float = 1.0
     """For something to come."""
@@ -115,6 +115,7 @@ class Storer:
                 self._adapt(deliveries)
                 batch = _Batch(deliveries)
                 self._in_hand.append(batch)
+                await asyncio.to_thread(self._unpack, batch)  # while the one before it is stored
                 await queue.put(batch)
         await queue.put(None)
 
@@ -142,15 +143,21 @@ class Storer:
             await _all(delivery.again(self._config.aside) for delivery in refused)
             return
 
+    def _unpack(self, batch: _Batch) -> None:
+        now = self._clock() // 1000
+        for delivery in batch.deliveries:
+            subject, body = delivery.subject, delivery.body
+            entries: list[Entry] = []
+            try:
+                entries, letters = unpack(subject, self._tenant_of(subject), body, now)
+            except Exception as exc:  # noqa: BLE001 - a parcel that nobody can read must not come again for ever
+                _log.exception("audit.parcel.unreadable", subject=subject)
+                letters = [DeadLetter(subject, f"it cannot be read: {type(exc).__name__}", body)]
+            batch.entries.append(entries)
+            batch.letters += letters
+
     def _store(self, batch: _Batch) -> tuple[list[Delivery], list[Delivery]]:
         """On a thread: what may be acknowledged, and what the archive refuses. Raises `Unavailable`."""
-        now = self._clock() // 1000
-        if not batch.entries:
-            for delivery in batch.deliveries:
-                tenant = self._tenant_of(delivery.subject)
-                entries, letters = unpack(delivery.subject, tenant, delivery.body, now)
-                batch.entries.append(entries)
-                batch.letters += letters
         if batch.letters:
             self._archive.bury(batch.letters)
             self._tell(batch.letters)

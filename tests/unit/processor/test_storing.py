@@ -1,7 +1,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from audit_trails import calls, decided
@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from fulcrum_mcp.core.frames import RECORD, frame
 from fulcrum_mcp.errors import Invalid, Unavailable
 from fulcrum_mcp.ports import ArchivedRecord, DeadLetter
+from fulcrum_mcp.processor import storing
 from fulcrum_mcp.processor.storing import Storer, StorerConfig
 
 pytestmark = pytest.mark.anyio
@@ -221,3 +222,21 @@ async def test_a_hostile_parcel_with_many_faults_fills_no_log() -> None:
             await running.drained()
     assert running.storer.letters == 500
     assert len(logs) < 20
+
+
+async def test_a_parcel_that_breaks_its_reader_is_a_dead_letter_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unpack(subject: str, tenant: str | None, body: bytes, now: int) -> Any:
+        if b"odd" in body:
+            raise MemoryError
+        return real(subject, tenant, body, now)
+
+    real = storing.unpack
+    monkeypatch.setattr(storing, "unpack", unpack)
+    feed = Feed()
+    good = parcels_of("w", [calls(2)])
+    odd = parcels_of("v", [[decided("call_odd", agent="odd")]])
+    feed.publish([*odd, *good])
+    async with Running(feed) as running:
+        await running.drained()
+    assert len(running.archive.rows) == 4
+    assert [letter.body for letter in running.archive.letters] == [odd[0].body]
