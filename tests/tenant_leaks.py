@@ -92,6 +92,11 @@ def _loose(functions: Rows) -> Iterator[str]:
             yield f"function {shown} acts as its owner without a search path of its own"
 
 
+def _text(name: Any) -> sql.SQL:
+    """A name from the catalog, as it stands."""
+    return sql.SQL(name)
+
+
 def plant(connection: Session, table: str) -> None:
     """A row of each tenant; what they hold says whose it is."""
     columns = connection.execute(_COLUMNS, (table,)).fetchall()
@@ -100,7 +105,7 @@ def plant(connection: Session, table: str) -> None:
         values = _cast((_value(name, kind, tenant), kind) for name, kind in columns)
         with connection.transaction():
             connection.execute("SET LOCAL session_replication_role = replica")
-            connection.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.SQL(table), names, values))
+            connection.execute(sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(_text(table), names, values))
 
 
 def _value(name: str, kind: str, tenant: str) -> str:
@@ -131,7 +136,7 @@ def _as_app(connection: Session, tenant: str, query: sql.Composed) -> tuple[str,
 
 
 def _seen(connection: Session, tenant: str, name: str, *, owned: bool) -> Iterator[str]:
-    answer = _as_app(connection, tenant, sql.SQL("SELECT t::text FROM {} AS t").format(sql.SQL(name)))
+    answer = _as_app(connection, tenant, sql.SQL("SELECT t::text FROM {} AS t").format(_text(name)))
     if answer is None:
         return
     text, count = answer
@@ -150,7 +155,7 @@ def _told(connection: Session, tenant: str, shown: str, types: list[str]) -> Ite
     if unknown:
         yield f"function {shown} takes {unknown[0]}, of which no values are known here: nothing was tried"
         return
-    name = sql.SQL(shown.partition("(")[0])
+    name = _text(shown.partition("(")[0])
     for arguments in itertools.islice(itertools.product(*[_ARGUMENTS[kind] for kind in types]), 200):
         query = sql.SQL("SELECT t::text FROM {}({}) AS t").format(name, _cast(zip(arguments, types, strict=True)))
         try:
@@ -166,7 +171,7 @@ def _told(connection: Session, tenant: str, shown: str, types: list[str]) -> Ite
 
 
 def _cast(values: Iterable[tuple[str, str]]) -> sql.Composed:
-    return sql.SQL(", ").join([sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(kind)) for value, kind in values])
+    return sql.SQL(", ").join([sql.SQL("{}::{}").format(sql.Literal(value), _text(kind)) for value, kind in values])
 
 
 def _changed(connection: Session, table: str) -> Iterator[str]:
@@ -174,16 +179,16 @@ def _changed(connection: Session, table: str) -> Iterator[str]:
     columns = connection.execute(_COLUMNS, (table,)).fetchall()
     names = sql.SQL(", ").join([sql.Identifier(name) for name, _ in columns])
     foreign = _cast((_fresh(name, kind), kind) for name, kind in columns)
-    adding = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.SQL(table), names, foreign)
+    adding = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(_text(table), names, foreign)
     added = _as_app(connection, "alpha", adding)
     if added is not None and added[1]:
         yield f"a tenant adds another tenant's rows to {table}"
-    removed = _as_app(connection, "alpha", sql.SQL("DELETE FROM {}").format(sql.SQL(table)))
+    removed = _as_app(connection, "alpha", sql.SQL("DELETE FROM {}").format(_text(table)))
     if removed is not None and removed[1] > 1:
         yield f"a tenant removes another tenant's rows from {table}"
     for name, _ in columns:
         column = sql.Identifier(name)
-        changing = sql.SQL("UPDATE {} SET {} = {}").format(sql.SQL(table), column, column)
+        changing = sql.SQL("UPDATE {} SET {} = {}").format(_text(table), column, column)
         changed = _as_app(connection, "alpha", changing)
         if changed is not None and changed[1] > 1:
             yield f"a tenant changes {name} of another tenant's rows in {table}"

@@ -86,5 +86,5 @@ def test_nothing_of_another_tenant_is_seen_told_or_changed(everything: Session) 
 def test_the_checker_finds_a_planted_hole(everything: Session, hole: str) -> None:
     planted, said = HOLES[hole]
     with everything.transaction(force_rollback=True):
-        everything.execute(planted)
+        everything.execute(planted.encode())
         assert said in leaks(everything)

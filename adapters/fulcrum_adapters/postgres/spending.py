@@ -11,7 +11,7 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 
@@ -155,7 +155,7 @@ def forget(session: Session, places: Iterable[Place] = ()) -> int:
     return gone
 
 
-def _write(session: Session, statement: str, rows: Sequence[dict[str, Any]]) -> None:
+def _write(session: Session, statement: LiteralString, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         session.execute(statement, (_json(rows),))
 

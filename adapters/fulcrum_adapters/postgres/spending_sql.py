@@ -1,6 +1,6 @@
 """The statements of `spending`. Rows are locked in the order of their keys, so that processors wait but never clash."""
 
-from typing import Final
+from typing import Final, LiteralString
 
 __all__ = ["ADD_CALLS", "ADD_SPENT", "ADD_TAINTS", "COMPLETE", "FORGET", "FORGET_SPENT", "UPSERT"]
 
@@ -76,7 +76,7 @@ DELETE FROM fulcrum.budget_spent WHERE id IN (
 """A window of a bucket has ended once a later one has begun; for a day it may still get what arrives late."""
 
 
-def _past(table: str, lasting: str, age: str) -> str:
+def _past(table: LiteralString, lasting: LiteralString, age: LiteralString) -> LiteralString:
     return f"""\
 DELETE FROM fulcrum.{table} WHERE id IN (
   SELECT id FROM fulcrum.{table}
@@ -85,9 +85,11 @@ DELETE FROM fulcrum.{table} WHERE id IN (
 """  # noqa: S608 (fixed names)
 
 
-FORGET: Final = (
-    *(_past(table, "false", "key") for table in ("call_counts", "taints")),
-    *(_past(table, "true", "envelope") for table in ("call_counts", "taints")),
+FORGET: Final[tuple[LiteralString, ...]] = (
+    _past("call_counts", "false", "key"),
+    _past("call_counts", "true", "envelope"),
+    _past("taints", "false", "key"),
+    _past("taints", "true", "envelope"),
     """\
 DELETE FROM fulcrum.budget_ledger WHERE (tenant, call) IN (
   SELECT tenant, call FROM fulcrum.budget_ledger

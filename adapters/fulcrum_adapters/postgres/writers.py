@@ -147,7 +147,10 @@ class PostgresWriters:
             "since": (at - _SINGLE) // _MICRO,
         }
         with self._database.session("fulcrum_gateway", snapshot=True, timeout=_PATIENCE) as session:
-            rows = [*session.execute(_SPENT, wanted).fetchall(), *session.execute(_OLD, wanted).fetchall()]
+            rows = [
+                *session.execute(_SPENT.encode(), wanted).fetchall(),
+                *session.execute(_OLD.encode(), wanted).fetchall(),
+            ]
             opened = session.execute(_OPEN, wanted).fetchall()
             past = _past(session, at)
         spent = tuple([Spent(Place(*row[:4]), _amounts(row[4:])) for row in rows])
