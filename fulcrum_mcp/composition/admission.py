@@ -2,13 +2,14 @@
 
 import re
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fulcrum_mcp.core.policy import PolicyModule, PolicySource
-from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.errors import Invalid, Unavailable
 
 if TYPE_CHECKING:
     from fulcrum_adapters.rego.testing import Suite
@@ -18,6 +19,7 @@ __all__ = ["FolderAdmission"]
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_. -]{0,99}"
 _PATH: Final = re.compile(rf"(?:{_PART}/){{0,8}}{_PART}\.(?:rego|json|yaml|yml)\Z")
 _MOST: Final = 500
+_PATIENCE: Final = 10.0
 
 
 class FolderAdmission:
@@ -25,6 +27,7 @@ class FolderAdmission:
 
     def __init__(self, data: Mapping[str, Any] | None = None) -> None:
         self._data = dict(data or {})
+        self._one = threading.Lock()
 
     def files(self, name: str, files: Mapping[str, str]) -> PolicySource:
         """See `Admission`."""
@@ -60,6 +63,15 @@ class FolderAdmission:
         self._try(source, None)
 
     def _try(self, source: PolicySource, suite: "Suite | None") -> None:
+        """One set at a time: each takes a process of its own and up to a gigabyte."""
+        if not self._one.acquire(timeout=_PATIENCE):
+            raise Unavailable("policies: another set is being tried; try again when it is done")
+        try:
+            self._tried(source, suite)
+        finally:
+            self._one.release()
+
+    def _tried(self, source: PolicySource, suite: "Suite | None") -> None:
         from fulcrum_adapters.rego.admission import admit  # noqa: PLC0415 - loads the engine
         from fulcrum_adapters.rego.engine import RegoEngine  # noqa: PLC0415 - same
         from fulcrum_mcp.composition.snapshots import with_library  # noqa: PLC0415 - same

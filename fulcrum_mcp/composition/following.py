@@ -23,7 +23,7 @@ __all__ = ["Follower"]
 _log = structlog.get_logger("fulcrum.gateway")
 
 _POLL: Final = 0.25
-"""Seconds between two looks: at everything without a feed, at the folder of policies with one."""
+"""Seconds between two looks at the folder of policies, and at the store when no feed brings news."""
 _STORE_POLL: Final = 5.0
 """Seconds between two looks at the store when news come by a feed."""
 _BEHIND: Final = 0.1
@@ -65,8 +65,6 @@ class Follower:
         self._forced = False
         self._looking: set[asyncio.Task[None]] = set()
         self._behind = 0
-        self._told: str | None = None
-        """The fault that was logged last."""
         self.fault: str | None = None
         """Why the store was not read at the last attempt; None when it was."""
         self.on_revision: list[Callable[[], None]] = []
@@ -74,12 +72,13 @@ class Follower:
 
     def start(self) -> None:
         """Follow from now on."""
-        self._tasks = [self._loop.create_task(self._follow())]
+        self._tasks = [self._loop.create_task(self._follow()), self._loop.create_task(self._watch_folder())]
         if self._feed is not None:
             self._tasks += [
                 self._loop.create_task(self._hear(self._feed)),
                 self._loop.create_task(self._tell(self._feed)),
             ]
+        self._notice()
 
     def changed(self) -> None:
         """Something was changed by this process: put it in force here and tell the others.
@@ -121,21 +120,29 @@ class Follower:
     def _silent(self) -> str | None:
         return "none has come yet" if self._heard is None else None
 
-    async def look(self, *, store: bool = True) -> None:
-        """Look for changes now; never raises for what fails."""
+    async def look(self) -> None:
+        """Look into the store now; never raises for what fails."""
         async with self._one:
             try:
-                await self._snapshots.refresh(self._holder, store=store)
+                await self._snapshots.refresh_store(self._holder)
             except Exception as fault:  # noqa: BLE001 - following must not end while the gateway runs
-                self.fault = str(fault) or type(fault).__name__
-                if self._told != self.fault:
-                    self._told = self.fault
+                said = str(fault) or type(fault).__name__
+                if self.fault != said:
                     known = isinstance(fault, FulcrumError | OSError)
-                    _log.warning("configuration not read", reason=self.fault, exc_info=not known)
+                    _log.warning("configuration not read", reason=said, exc_info=not known)
+                self.fault = said
             else:
-                if store:
-                    self._read_at, self.fault, self._told = time.monotonic(), None, None
+                self._read_at, self.fault = time.monotonic(), None
             self._notice()
+
+    async def _watch_folder(self) -> None:
+        """Beside the store: trying new policies may take seconds, and a kill switch must not wait for it."""
+        while True:
+            await asyncio.sleep(_POLL)
+            try:
+                await self._snapshots.refresh_folder(self._holder)
+            except Exception:  # noqa: BLE001 - following must not end while the gateway runs
+                _log.exception("folder of policies not read")
 
     def _notice(self) -> None:
         """Tell whoever has to know that what is stored has changed."""
@@ -151,16 +158,14 @@ class Follower:
             self._untold.set()
 
     async def _follow(self) -> None:
-        due = self._loop.time() + self._store_poll
+        pause = self._store_poll
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_POLL):
+                async with asyncio.timeout(pause):
                     await self._wake.wait()
-            store = self._wake.is_set() or self._loop.time() >= due
             self._wake.clear()
-            await self.look(store=store)
-            if store:
-                due = self._loop.time() + self._pause()
+            await self.look()
+            pause = self._pause()
 
     def _pause(self) -> float:
         """Seconds until the store is asked again: soon while it does not show what was announced."""

@@ -103,6 +103,10 @@ class LocalTarget:
 def open_local(data: Path | None, config: Path | None, *, must_exist: bool) -> Generator[LocalTarget, None, None]:
     """Open the folder's store beside whoever else uses it. Raises `Invalid`, `Unavailable`."""
     settings = load(config, environ=os.environ, overrides={"data": data})
+    if settings.postgres is not None:
+        raise Invalid(
+            f"{settings.data}: this installation keeps its configuration in Postgres; name a gateway with --url"
+        )
     if must_exist and not (settings.data / "fulcrum.db").exists():
         raise Unavailable(
             f"{settings.data}: no Fulcrum has used this folder yet; start fulcrum up, or name another with --data"

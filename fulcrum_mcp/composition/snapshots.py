@@ -90,22 +90,28 @@ class Snapshots:
             )
         return SnapshotHolder(self._snapshot())
 
-    async def refresh(self, holder: SnapshotHolder, *, store: bool = True) -> bool:
-        """Look for changes; swap the snapshot if there are any. True if it was swapped.
+    async def refresh_folder(self, holder: SnapshotHolder) -> bool:
+        """Look at the folder; swap the snapshot if its policies are others and can be used. True if it was swapped.
 
-        Without `store` only the folder is looked at. Raises `Unavailable` when the store does not answer.
+        Trying policies takes its time: the store must be looked at meanwhile.
         """
         await self._look_at_folder()
-        config: StoredConfig | None = None
-        try:
-            config = await asyncio.to_thread(self._newer) if store else None
-        finally:
-            if config is not None:
-                self._take(config)
-            changed = config is not None or holder.current.engine is not self._engine
-            if changed:
-                holder.swap(self._snapshot())
+        changed = holder.current.engine is not self._engine
+        if changed:
+            holder.swap(self._snapshot())
         return changed
+
+    async def refresh_store(self, holder: SnapshotHolder) -> bool:
+        """Look into the store; swap the snapshot if something changed. True if it was swapped; one call at a time.
+
+        Raises `Unavailable` when the store does not answer.
+        """
+        config = await asyncio.to_thread(self._newer)
+        if config is None:
+            return False
+        self._take(config)
+        holder.swap(self._snapshot())
+        return True
 
     def _newer(self) -> StoredConfig | None:
         """The whole configuration if it is another than the one in use."""

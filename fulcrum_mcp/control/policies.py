@@ -17,6 +17,8 @@ from fulcrum_mcp.ports import PolicyRepository, StoredPolicies
 __all__ = ["Admission", "Policies", "Published", "policies_document"]
 
 MOST_LISTED = 100
+_MOST_NAMED = 50
+"""Modules that are named in a record."""
 _SECOND = 1_000_000_000
 
 
@@ -115,7 +117,8 @@ class Policies:
             return Published(newest, made=False)
         facts: dict[str, Any] = {
             "digest": digest,
-            "modules": [module.path for module in source.modules],
+            "modules": [module.path for module in source.modules[:_MOST_NAMED]],
+            "count": len(source.modules),
             "replaces": None if newest is None else newest.digest,
         }
         if restored is not None:

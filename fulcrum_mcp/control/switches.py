@@ -16,6 +16,8 @@ __all__ = ["Switches", "Thrown", "switch_document"]
 
 _LONGEST_REASON = 500
 _LONGEST_NAME = 128
+_MOST = 1000
+"""Of one tenant: every call looks into all of them."""
 _SECOND = 1_000_000_000
 
 
@@ -65,6 +67,8 @@ class Switches:
         known = self._known(switch)
         if known is not None:
             return Thrown(known, made=False)
+        if len(self._repository.list(owner)) >= _MOST:
+            raise Conflict(f"{_MOST} kill switches are on already; lift some, or stop a server or a tenant instead.")
         self._record(principal, SWITCH_THROWN, switch.id, {"kill_switch": switch_document(switch)})
         try:
             self._repository.add(switch)

@@ -107,7 +107,7 @@ async def under_load(
             for number in range(2, CHANGES + 2):
                 before = len(rig.records("decided"))
                 store.number = number
-                assert await snapshots.refresh(source)
+                assert await snapshots.refresh_store(source)
                 while len(rig.records("decided")) < before + 12:  # noqa: ASYNC110 - calls go on meanwhile
                     await asyncio.sleep(0.001)
             over.set()

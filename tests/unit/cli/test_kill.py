@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from conftest_cli import Run
 
 from fulcrum_mcp.core.switch import EVERYBODY
@@ -57,3 +58,12 @@ def test_what_is_wrong_is_said(run: Run) -> None:
 def test_names_of_others_cannot_steer_the_terminal(run: Run) -> None:
     run("keys", "create", "k")
     assert run("kill", "on", "agent:a\x1b[31m", "--reason", "x").code == 2
+
+
+def test_an_installation_on_postgres_is_changed_through_a_gateway(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("keys", "create", "k")
+    for name, url in (("POSTGRES", "postgresql://u@h/d"), ("REDIS", "redis://h"), ("NATS", "nats://h")):
+        monkeypatch.setenv(f"FULCRUM_{name}_URL", url)
+    refused = run("kill", "on", "agent:bot", "--reason", "x")
+    assert refused.code == 2
+    assert "name a gateway with --url" in refused.err

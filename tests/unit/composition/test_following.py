@@ -1,6 +1,7 @@
 """Following: changes made anywhere hold here soon, those made here at once; they are told; faults are said."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -293,5 +294,40 @@ async def test_server_without_any_policies_denies_until_some_are_published(tmp_p
     assert not snapshots.observing
     assert snapshots.where == ""
     store.policies.put(published("one"), "ann", 1)
-    assert await snapshots.refresh(holder)
+    assert await snapshots.refresh_store(holder)
     assert holder.current.engine.info.names == ("one",)
+
+
+async def test_kill_switch_does_not_wait_while_a_folder_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "_POLL", 0.01)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "p.rego").write_text("package fulcrum.policies.one\n\nallow := true\n")
+    store = Store()
+    snapshots = Snapshots(Settings(data=tmp_path, policies=mine), store)
+    holder = snapshots.first()
+    gate, entered = threading.Event(), threading.Event()
+    admitted = snapshots._admitted
+
+    def slow() -> PolicySource | None:
+        entered.set()
+        assert gate.wait(10)
+        return admitted()
+
+    monkeypatch.setattr(snapshots, "_admitted", slow)
+    follower = Follower(snapshots, holder)
+    follower.start()
+    try:
+        (mine / "p.rego").write_text("package fulcrum.policies.two\n\nallow := true\n")
+        await until(entered.is_set, "the folder is being tried")
+        store.switches.add(switch())
+        await until(lambda: holder.current.switches.switches, "the switch holds")
+        assert holder.current.engine.info.names == ("one",)
+        gate.set()
+        await until(lambda: holder.current.engine.info.names == ("two",), "the policies are live")
+        assert holder.current.switches.switches
+    finally:
+        gate.set()
+        await follower.close()

@@ -59,7 +59,11 @@ class Folder:
         staged.rename(path)
 
     def refresh(self) -> bool:
-        return asyncio.run(self.snapshots.refresh(self.holder))
+        return asyncio.run(self._refresh())
+
+    async def _refresh(self) -> bool:
+        folder = await self.snapshots.refresh_folder(self.holder)
+        return await self.snapshots.refresh_store(self.holder) or folder
 
     @property
     def allowed(self) -> list[str]:

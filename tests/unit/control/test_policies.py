@@ -57,7 +57,7 @@ def test_a_set_is_admitted_recorded_stored_and_told_in_this_order() -> None:
     made = desk.policies.publish(AUTHOR, "one", {"p.rego": "package p"})
     assert (made.made, made.policies.number, made.policies.author) == (True, 1, "ann")
     assert desk.done == ["admitted", "recorded for ann", "changed"]
-    assert desk.facts == [{"digest": made.policies.digest, "modules": ["p.rego"], "replaces": None}]
+    assert desk.facts == [{"digest": made.policies.digest, "modules": ["p.rego"], "count": 1, "replaces": None}]
     assert policies_document(desk.policies.show(READER)) == {
         "number": 1,
         "digest": made.policies.digest,

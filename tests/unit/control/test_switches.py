@@ -178,3 +178,13 @@ def test_tenants_that_cannot_be_are_refused(tenant: str) -> None:
 def test_another_tenant_cannot_own_a_tenants_switch() -> None:
     with pytest.raises(Invalid, match="leave the tenant out"):
         Desk().switches.throw(PLATFORM, "tenant:acme", "x", "other")
+
+
+def test_switches_have_a_bound_for_every_call_looks_into_them() -> None:
+    desk = Desk()
+    for number in range(1000):
+        desk.repository.add(KillSwitch(f"ks_{number}", "acme", "agent", f"bot{number}", "x", "ann", number))
+    with pytest.raises(Conflict, match="lift some"):
+        desk.switches.throw(ADMIN, "agent:one-more", "x")
+    assert desk.switches.throw(ADMIN, "agent:bot7", "x").made is False
+    assert desk.switches.throw(PLATFORM, "server:files", "x", EVERYBODY).made
