@@ -9,22 +9,21 @@ confirmed, because a record before it is lost, is kept aside for good.
 import asyncio
 import contextlib
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain as joined
 from typing import Final, NamedTuple
 
 import structlog
 
 from fulcrum_mcp.errors import FulcrumError, Unavailable
-from fulcrum_mcp.gateway.parcels import Load, Packer
+from fulcrum_mcp.gateway.parcels import Packer
+from fulcrum_mcp.gateway.under_way import Haul, Mark, Writer
 from fulcrum_mcp.ports import AuditStream, Leadership, Parcel, SpoolChunk, SpoolPosition, SpoolSource
 
 __all__ = ["Courier", "CourierConfig", "CourierLag"]
 
 _log = structlog.get_logger("fulcrum.courier")
 
-_START: Final = SpoolPosition(0, 0)
 _WAITS: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds between two tries while the stream does not answer."""
 _CHUNKS: Final = 4
@@ -69,45 +68,6 @@ class CourierLag(NamedTuple):
     """Since when the oldest of it waits; 0.0 when nothing does."""
 
 
-@dataclass(slots=True)
-class _Mark:
-    """Everything of one writer between two positions is under way."""
-
-    start: SpoolPosition
-    end: SpoolPosition
-    segments: set[int]
-    ends: dict[str, int]
-    records: int
-    size: int
-    since: float
-    at: float
-    """When it was last sent."""
-    tries: int = 0
-    """How often it was sent again."""
-
-
-@dataclass(slots=True)
-class _Writer:
-    packer: Packer
-    position: SpoolPosition = _START
-    begin: SpoolPosition = _START
-    """Where what is not yet marked begins: before `position` when a line is held back."""
-    marks: deque[_Mark] = field(default_factory=deque[_Mark])
-    confirmed: SpoolPosition = _START
-    released: SpoolPosition = _START
-
-
-class _Haul(NamedTuple):
-    writer: str
-    start: SpoolPosition
-    end: SpoolPosition
-    further: SpoolPosition
-    """Where the next one begins: before `end` when a line is held back."""
-    segments: set[int]
-    load: Load
-    more: bool
-
-
 class Courier:
     """`run` it as a task on the gateway's loop, or `start` and `close` it."""
 
@@ -118,7 +78,7 @@ class Courier:
         self._stream = stream
         self._leadership = leadership
         self._config = config or CourierConfig()
-        self._writers: dict[str, _Writer] = {}
+        self._writers: dict[str, Writer] = {}
         self._stored: dict[str, int] = {}
         self._gaps: dict[str, str] = {}
         self._names: tuple[str, ...] = ()
@@ -217,10 +177,10 @@ class Courier:
         if parcels:
             await self._stream.publish(parcels)
 
-    def _gather(self) -> list[_Haul]:
+    def _gather(self) -> list[Haul]:
         """On a thread: what is new in all spools, as far as the window has room."""
         room = self._config.window - self.lag().size
-        hauls: list[_Haul] = []
+        hauls: list[Haul] = []
         if time.monotonic() - self._listed > _LIST_EVERY:
             self._listed = time.monotonic()
             self._names = tuple(self._source.writers())
@@ -231,14 +191,14 @@ class Courier:
             writer = self._writers.get(name)
             if writer is None:
                 packer = Packer(name, self._config.parcel, self._config.breath)
-                writer = self._writers[name] = _Writer(packer)
+                writer = self._writers[name] = Writer(packer)
             haul = self._read(name, writer, room)
             if haul is not None:
                 hauls.append(haul)
                 room -= haul.load.size
         return hauls
 
-    def _read(self, name: str, writer: _Writer, room: int) -> _Haul | None:
+    def _read(self, name: str, writer: Writer, room: int) -> Haul | None:
         """What is new in one writer's spool."""
         if room <= 0:
             return None
@@ -267,7 +227,7 @@ class Courier:
             self._fault(f"spool of {name}: {fault}")
             self._keep(name, segments, fault)
         further = position if writer.packer.held is None else last
-        return _Haul(name, writer.begin, position, further, segments, load, more)
+        return Haul(name, writer.begin, position, further, segments, load, more)
 
     def _keep(self, name: str, segments: set[int], why: str) -> None:
         try:
@@ -281,7 +241,7 @@ class Courier:
             self.faults[:] = [*self.faults[-99:], what]
             _log.error("fault in a spool", what=what)
 
-    def _mark(self, haul: _Haul, now: float) -> None:
+    def _mark(self, haul: Haul, now: float) -> None:
         writer, load = self._writers[haul.writer], haul.load
         writer.position, writer.begin = haul.end, haul.further
         for chain, why in load.gaps.items():
@@ -296,9 +256,9 @@ class Courier:
             last.size += load.size
         else:
             size = load.records, load.size
-            writer.marks.append(_Mark(haul.start, haul.end, haul.segments, load.ends, *size, now, now))
+            writer.marks.append(Mark(haul.start, haul.end, haul.segments, load.ends, *size, now, now))
 
-    def _missing(self, mark: _Mark) -> list[str]:
+    def _missing(self, mark: Mark) -> list[str]:
         return [chain for chain, seq in mark.ends.items() if self._stored.get(chain, 0) < seq]
 
     def _confirm(self) -> None:
@@ -338,11 +298,11 @@ class Courier:
             if oldest is None or age > oldest + _SLACK or age > self._config.doubt_after:
                 await self._send_again(name, mark)
 
-    def _patience(self, mark: _Mark) -> float:
+    def _patience(self, mark: Mark) -> float:
         """Longer each time: it may be stored, and only the word of it missing."""
         return min(self._config.resend_after * 2.0**mark.tries, self._config.doubt_after)
 
-    def _give_up(self, name: str, mark: _Mark) -> bool:
+    def _give_up(self, name: str, mark: Mark) -> bool:
         """What will never be confirmed stays on this disk for good; only while processors confirm what others sent."""
         config, now = self._config, time.monotonic()
         if self._heard < mark.since + config.gap_after or self._heard < now - config.gap_after:
@@ -357,7 +317,7 @@ class Courier:
             mark.ends.pop(chain)
         return not self._missing(mark)
 
-    async def _send_again(self, name: str, mark: _Mark) -> None:
+    async def _send_again(self, name: str, mark: Mark) -> None:
         parcels = await asyncio.to_thread(self._read_again, name, mark)
         if not parcels and self._missing(mark):
             self._fault(f"spool of {name}: {mark.records} records are gone from it that nobody has confirmed")
@@ -367,7 +327,7 @@ class Courier:
         self.resent += len(parcels)
         _log.warning("records sent again", writer=name, parcels=len(parcels), reason="the stream had lost them")
 
-    def _read_again(self, name: str, mark: _Mark) -> list[Parcel]:
+    def _read_again(self, name: str, mark: Mark) -> list[Parcel]:
         packer = Packer(name, self._config.parcel, self._config.breath)
         position, parcels = mark.start, list[Parcel]()
         attempt = int(time.time())  # so that no earlier attempt, of whatever process, is taken for the same
@@ -380,8 +340,11 @@ class Courier:
             position = chunk.position
         return parcels
 
-    async def close(self, patience: float = 5.0) -> None:
-        """Send what is still in the spools, for at most `patience` seconds; then stop. Idempotent."""
+    async def close(self, patience: float = 5.0) -> bool:
+        """Send what is still in the spools and wait for its confirmation, for at most `patience` seconds; then stop.
+
+        True when this process carried and everything is confirmed. Idempotent.
+        """
         self._closing = True
         task, self._task = self._task, None
         if task is not None:
@@ -390,10 +353,13 @@ class Courier:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        whole = False
         if self.leading:
             with contextlib.suppress(TimeoutError, FulcrumError):
                 async with asyncio.timeout(patience):
-                    while await self._turn():
-                        pass
+                    while await self._turn() or self.lag().records:  # noqa: ASYNC110 - the turn is the work
+                        await asyncio.sleep(self._config.linger)
+                    whole = True
             self.leading = False
         self._leadership.release()
+        return whole

@@ -31,21 +31,22 @@ class Letter(NamedTuple):
 
 
 class Post:
-    """Belongs to one connection; made before it starts."""
+    """Belongs to one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._pending: dict[str, asyncio.Future[None]] = {}
         self._numbers = count(1)
         self._inbox = ""
-        connection.on_up.append(self._attach)
-        connection.on_down.append(self._lost)
+        connection.join(self._attach, self._lost)
 
     async def _attach(self, client: Client) -> None:
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._answered)
+        inbox = client.new_inbox()
+        await client.subscribe(f"{inbox}.*", cb=self._answered)
+        self._inbox = inbox
 
     def _lost(self) -> None:
+        self._inbox = ""
         pending, self._pending = self._pending, {}
         for future in pending.values():
             if not future.done():
@@ -80,6 +81,8 @@ class Post:
             Unavailable: doubtful when any of them may have arrived.
         """
         client = self._connection.client
+        if not self._inbox:
+            raise self._connection.unavailable("the connection is not ready yet")
         loop = asyncio.get_running_loop()
         until = loop.time() + (seconds or self._connection.config.timeout)
         waiting: dict[str, asyncio.Future[None]] = {}

@@ -20,7 +20,7 @@ _STREAM: Final = "KV_FULCRUM_CONFIG"
 
 
 class JetStreamConfigFeed:
-    """A `ConfigFeed`. Make it before its connection starts; closing it closes the connection."""
+    """A `ConfigFeed`. Closing it closes the connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -28,7 +28,7 @@ class JetStreamConfigFeed:
         self._last: int | None = None
         self._changed = asyncio.Condition()
         self._closed = False
-        connection.on_up.append(self._attach)
+        connection.join(self._attach)
 
     async def _attach(self, client: Client) -> None:
         await client.subscribe(CONFIG, cb=self._heard)

@@ -65,10 +65,28 @@ class Connection:
         self._task: asyncio.Task[None] | None = None
         self._fault = "not connected yet"
         self._told: str | None = None
+        self._late: set[asyncio.Task[None]] = set()
         self.on_up: list[Callable[[Client], Awaitable[None]]] = []
         """Run at every new connection, before anybody may use it; if one fails, the connection is made anew."""
         self.on_down: list[Callable[[], None]] = []
         """Run when a connection was lost."""
+
+    def join(self, begin: Callable[[Client], Awaitable[None]], end: Callable[[], None] | None = None) -> None:
+        """Add to `on_up` and `on_down`; when it is connected already, `begin` runs soon."""
+        self.on_up.append(begin)
+        if end is not None:
+            self.on_down.append(end)
+        if self._client is not None:
+            task = asyncio.get_running_loop().create_task(self._join_late(begin, self._client))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+
+    async def _join_late(self, begin: Callable[[Client], Awaitable[None]], client: Client) -> None:
+        try:
+            await begin(client)
+        except Exception as exc:  # noqa: BLE001 - said, and tried again with a new connection
+            self._failed(exc)
+            await _leave(client)
 
     def start(self) -> None:
         """Begin to connect, and to stay connected. Idempotent."""

@@ -67,7 +67,7 @@ def _attempts(message: Msg) -> int:
 
 
 class JetStreamAuditFeed:
-    """An `AuditFeed`. Make it before its connection starts; closing it closes the connection."""
+    """An `AuditFeed`. Closing it closes the connection."""
 
     def __init__(self, connection: Connection, *, ack_wait: float = _ACK_WAIT) -> None:
         self._connection = connection
@@ -76,13 +76,13 @@ class JetStreamAuditFeed:
         self._inbox = ""
         self._numbers = count(1)
         self._queue: asyncio.Queue[Msg | None] = asyncio.Queue()
-        connection.on_up.append(self._attach)
-        connection.on_down.append(lambda: self._queue.put_nowait(None))
+        connection.join(self._attach, lambda: self._queue.put_nowait(None))
 
     async def _attach(self, client: Client) -> None:
         self._queue = asyncio.Queue()  # what is left of the old connection comes again
-        self._inbox = client.new_inbox()
-        await client.subscribe(f"{self._inbox}.*", cb=self._queue.put)
+        inbox = client.new_inbox()
+        await client.subscribe(f"{inbox}.*", cb=self._queue.put)
+        self._inbox = inbox
 
     async def fetch(self, most: int, wait: float) -> Sequence[Delivery]:
         """See `AuditFeed`."""
@@ -118,6 +118,8 @@ class JetStreamAuditFeed:
 
     async def _ask(self, question: Mapping[str, object], wait: float) -> list[Msg]:
         queue = self._queue
+        if not self._inbox:
+            raise self._connection.unavailable("the connection is not ready yet")
         asked = f"{self._inbox}.{next(self._numbers)}"
         subject = f"$JS.API.CONSUMER.MSG.NEXT.FULCRUM_AUDIT.{CONSUMER}"
         try:

@@ -31,7 +31,7 @@ def parcel_name(parcel: Parcel) -> str:
 
 
 class JetStreamAuditStream:
-    """An `AuditStream`. Make it before its connection starts; closing it closes the connection."""
+    """An `AuditStream`. Closing it closes the connection."""
 
     def __init__(self, connection: Connection, seconds: float | None = None) -> None:
         """`seconds` to wait for acknowledgements; None: the connection's timeout."""
@@ -39,7 +39,7 @@ class JetStreamAuditStream:
         self._seconds = seconds
         self._post = Post(connection)
         self._watchers: list[Callable[[str, int], None]] = []
-        connection.on_up.append(self._attach)
+        connection.join(self._attach)
 
     async def _attach(self, client: Client) -> None:
         await client.subscribe(f"{STORED}.*", cb=self._heard)

@@ -244,6 +244,17 @@ async def test_what_is_left_is_sent_before_it_ends(host: Host) -> None:
     courier.start()
     await eventually(lambda: courier.leading)
     write_calls(host.spool, host.written, 5)
-    await courier.close()
-    await courier.close()
+    closing = asyncio.create_task(courier.close())
+    await host.taker.until(host.written)
+    assert await closing
+    assert not await courier.close()
+
+
+async def test_what_nobody_confirms_is_not_waited_for_longer_than_said(host: Host) -> None:
+    courier = host.courier()
+    courier.start()
+    await eventually(lambda: courier.leading)
+    write_calls(host.spool, host.written, 5)
+    async with asyncio.timeout(3):
+        assert not await courier.close(0.3)
     await host.taker.until(host.written)

@@ -15,9 +15,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from servers.nats import NatsServer
 from servers.process import free_port
-from stream_rigs import eventually, nats_config
+from stream_rigs import eventually, fetched, nats_config, parcel
 
-from fulcrum_adapters.jetstream import Connection, JetStreamConfig
+from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamAuditStream, JetStreamConfig
 from fulcrum_adapters.jetstream.credentials import Credentials
 from fulcrum_mcp.errors import Invalid, Unavailable
 
@@ -124,6 +124,17 @@ async def test_subscriptions_are_made_anew_at_every_connection(own_nats: NatsSer
     await asyncio.to_thread(own_nats.restart, kill=True)
     await eventually(lambda: len(ups) == 3 and connection.connected)
     await connection.close()
+
+
+async def test_who_joins_late_is_served_as_well(own_nats: NatsServer) -> None:
+    async with connecting(nats_config(own_nats.url)) as connection:
+        await connection.ready()
+        feed, stream = JetStreamAuditFeed(connection), JetStreamAuditStream(connection)
+        with pytest.raises(Unavailable, match="not ready"):
+            await stream.publish([parcel(1)])
+        await feed.prepare()
+        await stream.publish([parcel(1)])
+        assert len(await fetched(feed, 1)) == 1
 
 
 def test_a_port_that_nobody_listens_on_is_one() -> None:
