@@ -107,6 +107,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+_LARGE: Final = 4 << 20
+_MOST_VALUES: Final = 400_000
+"""In a text larger than that: nobody else is served while it is read."""
+_SIGNS: Final = (b",", b"[", b"{")
+
+
 def decode_strict(text: bytes) -> tuple[Any, bytes]:
     """Decode JSON text strictly; returns the value and its canonical text.
 
@@ -114,8 +120,10 @@ def decode_strict(text: bytes) -> tuple[Any, bytes]:
     with hooks runs only for texts with white space, escapes or other spellings of numbers.
 
     Raises:
-        WireError: not JSON by RFC 8259 with unique member names, or nested too deeply.
+        WireError: not JSON by RFC 8259 with unique member names, nested too deeply, or more than a second's work.
     """
+    if len(text) > _LARGE and sum(map(text.count, _SIGNS)) > _MOST_VALUES:
+        raise WireError(PARSE_ERROR, f"Parse error: more than {_MOST_VALUES} values in {len(text)} bytes")
     try:
         value = _decode(text)
         canonical = encode(value)

@@ -255,3 +255,15 @@ def test_own_messages_are_json_rpc() -> None:
     }
     assert json.loads(error_message("a", 5, "m", [1]))["error"]["data"] == [1]
     assert json.loads(result_message(2**70, Raw(b'{"a":1}'))) == {"jsonrpc": "2.0", "id": 2**70, "result": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    "part", [b'{"a":"' + b"x" * 20 + b'"}', b"[" * 40 + b"]" * 40, b"1234567890"], ids=["objects", "nested", "numbers"]
+)
+def test_large_text_of_very_many_values_is_refused_and_one_of_few_is_not(part: bytes) -> None:
+    crowded = b"[" + b",".join([part] * (500_000 if part[:1] != b"[" else 60_000)) + b"]"
+    assert len(crowded) > 4 << 20
+    with pytest.raises(WireError, match="more than 400000 values"):
+        decode_strict(crowded)
+    text = b'{"text":"' + b"x" * (6 << 20) + b'"}'
+    assert decode_strict(text)[1] == text
