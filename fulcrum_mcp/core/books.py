@@ -55,6 +55,8 @@ class Books(NamedTuple):
     spent: tuple[Spent, ...] = ()
     unsettled: tuple[Unsettled, ...] = ()
     past: Past = Past()
+    beginning: bool = False
+    """Nothing was ever recorded: nothing can have been lost."""
 
 
 def book_of(books: Books, budgets: Iterable[Budget]) -> Book:

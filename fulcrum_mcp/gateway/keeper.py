@@ -131,8 +131,9 @@ class LedgerKeeper:
         at = now_ns()
         budgets = self._budgets()
         books = self._registry.books(budgets, at)
-        if self._ledger.rebuild(epoch, book_of(books, budgets), books.past, at):
-            _log.warning("ledger rebuilt", places=len(books.spent), open=len(books.unsettled))
+        if self._ledger.rebuild(epoch, book_of(books, budgets), books.past, at, beginning=books.beginning):
+            if not books.beginning:
+                _log.warning("ledger rebuilt", places=len(books.spent), open=len(books.unsettled))
             return None
         return "its books are being rebuilt by another gateway"
 

@@ -68,10 +68,10 @@ class SharedLedger(BudgetLedger, Protocol):
         """The server's run id, and whether the books are of this run. Raises `Unavailable`."""
         ...
 
-    def rebuild(self, epoch: str, book: Book, past: Past, at: int) -> bool:
+    def rebuild(self, epoch: str, book: Book, past: Past, at: int, *, beginning: bool = False) -> bool:
         """Take over what the store knows; False if the server is in another run, or has been rebuilt already.
 
-        Rates start as if just emptied. Raises `Unavailable`.
+        Rates start as if just emptied, unless it is the `beginning` and nothing was lost. Raises `Unavailable`.
         """
         ...
 

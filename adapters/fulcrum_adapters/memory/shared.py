@@ -40,9 +40,9 @@ class MemorySharedLedger(MemoryLedger):
         """See `SharedLedger`."""
         return str(self._run), self._valid
 
-    def rebuild(self, epoch: str, book: Book, past: Past, at: int) -> bool:
+    def rebuild(self, epoch: str, book: Book, past: Past, at: int, *, beginning: bool = False) -> bool:
         """See `SharedLedger`."""
-        del past, at
+        del past, at, beginning
         if self._valid or epoch != str(self._run):
             return False
         self._book, self._valid = book, True

@@ -153,6 +153,7 @@ class PostgresWriters:
             ]
             opened = session.execute(_OPEN, wanted).fetchall()
             past = _past(session, at)
+            recorded = session.execute("SELECT EXISTS (SELECT chain FROM fulcrum.audit_chains)").fetchone()
         spent = tuple([Spent(Place(*row[:4]), _amounts(row[4:])) for row in rows])
         unsettled = tuple(
             [
@@ -160,7 +161,7 @@ class PostgresWriters:
                 for call, leg, tenant, writer, reserved, places in opened
             ]
         )
-        return Books(at, spent, unsettled, past)
+        return Books(at, spent, unsettled, past, beginning=recorded == (False,))
 
 
 def _past(session: Session, at: int) -> Past:

@@ -115,9 +115,9 @@ class RedisLedger:
             )
         return self._store.state()
 
-    def rebuild(self, epoch: str, book: Book, past: Past, at: int) -> bool:
+    def rebuild(self, epoch: str, book: Book, past: Past, at: int, *, beginning: bool = False) -> bool:
         """Take over what the store knows; False if the server is in another run, or has been rebuilt already."""
-        return rebuild(self._store, epoch, book, past, at)
+        return rebuild(self._store, epoch, book, past, at, beginning=beginning)
 
     def close(self) -> None:
         """Let go of the connections. Idempotent."""

@@ -21,7 +21,7 @@ _FOREVER = 2**53
 _YEAR_2026 = 1_767_225_600_000_000
 
 
-def rebuild(store: RedisStore, epoch: str, book: Book, past: Past, at: int) -> bool:
+def rebuild(store: RedisStore, epoch: str, book: Book, past: Past, at: int, *, beginning: bool = False) -> bool:
     """False if the server is in another run, was rebuilt already, or was emptied meanwhile. Raises `Unavailable`."""
     run, believed = store.state()
     if run != epoch or believed:
@@ -36,7 +36,8 @@ def rebuild(store: RedisStore, epoch: str, book: Book, past: Past, at: int) -> b
     if chunks == 0 and not store.rebuild("stage", epoch, generation, [], str(keep)):
         return False
     begins = str(max(now, _YEAR_2026))
-    return store.rebuild("flip", epoch, generation, max(chunks, 1), begins, str(keep // 2))
+    emptied = "0" if beginning else begins
+    return store.rebuild("flip", epoch, generation, max(chunks, 1), begins, str(keep // 2), emptied)
 
 
 def _commands(book: Book, past: Past, now: int, keep: int) -> Iterator[list[Any]]:

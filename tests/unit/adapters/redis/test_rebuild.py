@@ -95,6 +95,18 @@ def test_books_are_taken_over_once_and_for_the_present_run_only(store: RedisStor
     assert balance(ledger, CALLS) == {"calls": (0, 1)}
 
 
+def test_rates_are_full_where_nothing_can_have_been_lost_and_empty_where_it_may(store: RedisStore) -> None:
+    slow = Budget("slow", "t", "slow", Scope("agent"), rate=Rate(2, 3600, 2))
+    ledger = RedisLedger(store)
+    run, _ = ledger.epoch()
+    assert ledger.rebuild(run, Book(), Past(), NOON, beginning=True)
+    assert isinstance(apply(ledger, reserve("a", slow)), Reserved)
+    store.server.command("FLUSHALL")
+    assert not ledger.epoch()[1]
+    assert ledger.rebuild(run, Book(), Past(), NOON)
+    assert isinstance(apply(ledger, reserve("b", slow)), Refused)
+
+
 def test_old_books_are_not_mixed_with_new_ones(store: RedisStore) -> None:
     ledger = rebuilt(store, Book())
     ledger.apply([reserve("a", CALLS), reserve("b", CALLS)])
