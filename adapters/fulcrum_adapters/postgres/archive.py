@@ -41,7 +41,9 @@ WITH given AS MATERIALIZED (
     ON CONFLICT DO NOTHING RETURNING row
 ), counted AS MATERIALIZED (
   SELECT given.*, CASE WHEN at > now() + interval '1 hour' THEN now() ELSE at END AS counted_at
-    FROM (SELECT given.*, timestamptz 'epoch' + greatest(time, 0) * interval '1 microsecond' AS at FROM given) AS given
+    FROM (SELECT given.*, timestamptz 'epoch'
+                          + least(greatest(time, 0), 1::bigint << 53) * interval '1 microsecond' AS at
+            FROM given) AS given
     JOIN fresh USING (row)
     WHERE at > now() - interval '90 days'
 ), calls AS (
@@ -91,8 +93,6 @@ class PostgresArchive:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._chains = frozenset[str]()
-        """Those known to have their row in `audit_chains`."""
 
     def store(self, records: Sequence[ArchivedRecord], inputs: Inputs) -> list[DeadLetter]:
         """See `Archive`. `Invalid`, and nothing stored, should one of the records be what no column takes."""
@@ -122,13 +122,12 @@ class PostgresArchive:
                 fresh = [records[place - 1] for (place,) in connection.execute(_STORE, columns_of(records))]
             if len(fresh) < len(records):
                 letters = letters + self._taken(connection, records)
-            chains = {record.chain: record.tenant for record in records if record.chain not in self._chains}
-            if chains:
+            if fresh:
+                chains = {record.chain: record.tenant for record in fresh}
                 connection.execute(_CHAINS, [list(chains), list(chains.values())])
             _add_inputs(connection, records, fresh, inputs)
             dead_letters.keep(connection, letters)
             spending.merge(connection, map(plain, fresh))
-        self._chains |= chains.keys()
         return letters
 
     @staticmethod

@@ -43,7 +43,7 @@ _RECORDS = """
 SELECT seq, time, line FROM fulcrum.audit_events WHERE chain = %s AND seq > %s AND seq <= %s ORDER BY seq LIMIT %s
 """
 _UNHURRIED = "SET LOCAL idle_in_transaction_session_timeout = '10min'"  # whoever reads an export may be slow
-_PAGE = 256
+_PAGE = 128
 """Lines fetched at once."""
 _EXPORTS = 4
 """At the same time."""
