@@ -82,6 +82,7 @@ def _claim(book: Book, operation: Reserve, match: Match, claims: list[_Claim]) -
                 wait = _seconds(book.horizon - operation.at)
                 return Refused("hard", budget, bucket, name, limit, 0, book.horizon, wait)
             account = Account(key, ends, limit, budget.thresholds)
+        account.ends = ends  # a period that was changed may begin when the old one did
         used = account.committed + account.reserved
         absurd = wanted < 0 or used + wanted > MAX_AMOUNT
         excess = wanted > 0 and used + wanted > limit

@@ -404,6 +404,16 @@ def test_changed_limit_holds_from_the_next_call_on(ledger: BudgetLedger) -> None
     assert isinstance(apply(ledger, reserve("e", limited(CALLS, calls=3))), Refused)
 
 
+def test_period_that_grows_keeps_what_was_spent_since_its_new_window_began(ledger: BudgetLedger) -> None:
+    morning = 1_795_478_400 * SECOND
+    hourly, daily = replace(limited(CALLS, calls=2), period="hour"), limited(CALLS, calls=2)
+    ledger.apply([reserve("a", hourly, at=morning)])
+    outcome = apply(ledger, reserve("b", daily, at=morning + 7_200 * SECOND))
+    assert isinstance(outcome, Reserved)
+    assert (outcome.remaining[0].left, outcome.remaining[0].resets_at) == (0, morning + DAY)
+    assert isinstance(apply(ledger, reserve("c", daily, at=morning + 7_201 * SECOND)), Refused)
+
+
 def test_usage_lists_every_bucket_with_zeros_where_the_window_is_new(ledger: BudgetLedger) -> None:
     both = limited(CALLS, calls=5, usd_micros=9)
     ledger.apply([reserve("a", both), reserve("b", both, bucket="b2", at=NOON + DAY, amounts=usd(3))])

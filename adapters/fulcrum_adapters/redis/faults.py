@@ -48,7 +48,8 @@ def translated(fault: Exception, place: str, *, sent: bool) -> Unavailable:
     if code is not None:
         return Unavailable(f"redis: {place} {_REMEDIES[code]}")
     if isinstance(fault, exceptions.ResponseError):
-        what = f"{place} refused: {str(fault)[:200]}; see the server's log"
+        said = str(fault).partition(", with args")[0][:200]
+        what = f"{place} refused: {said}; see the server's log"
     elif isinstance(fault, exceptions.TimeoutError | TimeoutError):
         what = f"{place} does not answer in time; check the server and the way to it"
     elif isinstance(fault, exceptions.InvalidResponse):

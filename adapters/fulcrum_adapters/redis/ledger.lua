@@ -183,13 +183,16 @@ local function claim(number, match, claims, now)
   for i = 1, #lines, 2 do
     local key, index, bucket, ends, limit, action, marks = unpack(places[lines[i]], 1, 7)
     local wanted, a = lines[i + 1], account(key)
+    local life = ends == 0 and LASTING or math.max(ends - now, 0) / 1000 + keep
     if not a then
       if binds and 0 < ends and ends <= horizon then
         return {2, number, (i + 1) / 2, 2, 0, horizon, seconds(horizon - now)}
       end
-      local life = ends == 0 and LASTING or math.max(ends - now, 0) / 1000 + keep
       a = {key = key, ends = ends, limit = limit, committed = 0, reserved = 0, notified = 0, warned = 0,
         marks = marks, fresh = true, index = index, bucket = bucket, life = life}
+    elseif a.ends ~= ends then
+      -- The budget's period was changed, and its new window begins when the old one did.
+      a.ends, a.fresh, a.index, a.bucket, a.life = ends, true, index, bucket, life
     end
     local used = a.committed + a.reserved
     local absurd = wanted < 0 or used + wanted > MAX

@@ -1,6 +1,7 @@
 """The way to the server: connections, one script call, and what may be said about one that failed."""
 
 import hashlib
+import time
 from importlib.resources import files
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlparse
@@ -32,8 +33,8 @@ class Script:
 class RedisServer:
     """Connections to one server, for any number of threads. Nothing is connected before the first call.
 
-    A call waits for `timeout` to connect and for `timeout` for the answer, at most. It is sent once: when it fails,
-    `Unavailable.doubtful` says whether it may have been done.
+    A call waits for `timeout` for the answer, and for twice that with everything that comes before. It is sent once:
+    when it fails, `Unavailable.doubtful` says whether it may have been done.
     """
 
     def __init__(self, config: RedisConfig) -> None:
@@ -56,7 +57,7 @@ class RedisServer:
             answer = self._exchange(words, script, probe=probe)
             broken = False
         except Unavailable as fault:
-            broken = not isinstance(fault.__cause__, ResponseError)
+            broken = not isinstance(fault.__cause__ or fault.__context__, ResponseError)
             raise
         else:
             return answer
@@ -64,21 +65,16 @@ class RedisServer:
             self._breaker.leave(probe=probe, failed=broken)
 
     def _exchange(self, words: tuple[Argument, ...], script: Script | None, *, probe: bool) -> Any:
-        sent = False
+        sent, until = False, time.monotonic() + 2 * self.config.timeout
         connection: Any = None
         try:
             connection = self._pool.get_connection()
             if probe:
-                _ask(connection, ("PING",))
+                self._ask(connection, until, "PING")
             sent = True
-            try:
-                return _ask(connection, words)
-            except NoScriptError:  # then nothing was done
-                if script is None or _said(_ask(connection, ("SCRIPT", "LOAD", script.body))) != script.sha:
-                    raise InvalidResponse("the script was damaged on its way") from None
-                return _ask(connection, words)
+            return self._known(connection, until, words, script)
         except ResponseError as fault:
-            raise translated(fault, self.config.place, sent=sent) from fault
+            raise translated(fault, self.config.place, sent=sent) from None  # it may quote what was sent: a password
         except (RedisError, OSError, ValueError) as fault:
             if connection is not None:
                 connection.disconnect()  # an answer that comes late must not be taken for the next one's
@@ -91,19 +87,30 @@ class RedisServer:
             if connection is not None:
                 self._pool.release(connection)
 
+    def _known(self, connection: Any, until: float, words: tuple[Argument, ...], script: Script | None) -> Any:
+        """The answer, also of a server that does not know the script: then nothing was done yet."""
+        try:
+            return self._ask(connection, until, *words)
+        except NoScriptError:
+            if script is None or _said(self._ask(connection, until, "SCRIPT", "LOAD", script.body)) != script.sha:
+                raise InvalidResponse("the script was damaged on its way") from None
+            return self._ask(connection, until, *words)
+
+    def _ask(self, connection: Any, until: float, *words: Argument) -> Any:
+        within = min(self.config.timeout, until - time.monotonic())
+        if within <= 0:
+            raise redis.TimeoutError("no time left")
+        connection.send_command(*words)
+        try:
+            return connection.read_response(timeout=within)
+        except RedisError:
+            raise
+        except Exception as fault:  # the parser's own errors have no common base
+            raise InvalidResponse("not the protocol") from fault
+
     def close(self) -> None:
         """Let go of all connections. Idempotent."""
         self._pool.disconnect()
-
-
-def _ask(connection: Any, words: tuple[Argument, ...]) -> Any:
-    connection.send_command(*words)
-    try:
-        return connection.read_response()
-    except RedisError:
-        raise
-    except Exception as fault:  # the parser's own errors have no common base
-        raise InvalidResponse("not the protocol") from fault
 
 
 def _said(answer: object) -> str:
@@ -112,8 +119,8 @@ def _said(answer: object) -> str:
 
 def _settings(config: RedisConfig) -> dict[str, Any]:
     return {
-        "socket_timeout": config.timeout,
-        "socket_connect_timeout": config.timeout,
+        "socket_timeout": config.timeout / 2,  # of each step before the request; its answer has a time of its own
+        "socket_connect_timeout": config.timeout / 2,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
@@ -136,7 +143,7 @@ def _sentinel_pool(config: RedisConfig) -> "redis.ConnectionPool":
     tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if "ssl_check_hostname" in tls:
         tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in {"1", "true", "yes"}
-    share = config.timeout / len(config.hosts)
+    share = config.timeout / 2 / len(config.hosts)
     asking = settings | {"socket_timeout": share, "socket_connect_timeout": share}
     asking |= {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
     if secured:

@@ -28,7 +28,9 @@ _INSERT_ACCOUNT = (
     "INSERT INTO account (owner, budget, bucket, amount, starts, ends, cap, thresholds, committed, reserved, notified,"
     " warned) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_UPDATE_ACCOUNT = "UPDATE account SET committed=?, reserved=?, cap=?, thresholds=?, notified=?, warned=? WHERE id=?"
+_UPDATE_ACCOUNT = (
+    "UPDATE account SET committed=?, reserved=?, cap=?, thresholds=?, notified=?, warned=?, ends=? WHERE id=?"
+)
 _PUT_ARRIVAL = (
     "INSERT INTO arrival VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET at = excluded.at, warned = excluded.warned"
 )
@@ -138,7 +140,15 @@ def _save_accounts(connection: Connection, accounts: Iterable[Account]) -> None:
         limit = min(account.limit, MAX_AMOUNT)
         percents = " ".join([str(percent) for percent in account.thresholds])
         if account.id:
-            values = (account.committed, account.reserved, limit, percents, account.notified, account.warned)
+            values = (
+                account.committed,
+                account.reserved,
+                limit,
+                percents,
+                account.notified,
+                account.warned,
+                account.ends,
+            )
             updates.append((*values, account.id))
         else:
             row = (*account.key, account.ends, limit, percents, account.committed, account.reserved, account.notified)

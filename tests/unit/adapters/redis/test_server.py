@@ -1,6 +1,7 @@
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -59,7 +60,8 @@ def told(port: int, *, password: str = "hunter2", timeout: float = 0.3) -> Unava
     finally:
         store.close()
     fault = caught.value
-    assert password not in f"{fault} {fault!r} {fault.__cause__} {store.config!r}"
+    shown = "".join(traceback.format_exception(fault))
+    assert password not in f"{fault!r} {shown} {store.config!r}"
     assert f"127.0.0.1:{port}" in str(fault)
     return fault
 
