@@ -1,6 +1,7 @@
 """Logging never harms what it tells about."""
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 
@@ -33,3 +34,13 @@ def test_lines_go_to_the_standard_error_of_the_moment(monkeypatch: pytest.Monkey
     logger.info("not told at this level")
     assert '"event": "told"' in now.getvalue()
     assert "not told" not in now.getvalue()
+
+
+def test_line_of_a_worker_says_whose_it_is_unless_it_is_about_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs.configure("warning", json=True, worker=2)
+    now = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", now)
+    structlog.get_logger("test").warning("mine")
+    structlog.get_logger("test").warning("of another", worker=1)
+    lines = [json.loads(line) for line in now.getvalue().splitlines()]
+    assert [(line["event"], line["worker"]) for line in lines] == [("mine", 2), ("of another", 1)]

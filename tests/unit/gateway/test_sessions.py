@@ -7,6 +7,7 @@ import pytest
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.gateway import sessions
 from fulcrum_mcp.gateway.seal import Sealer
+from fulcrum_mcp.gateway.seat import Seat
 from fulcrum_mcp.gateway.sessions import Replay, Session, Sessions
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.ports import ServerSentEvent
@@ -117,3 +118,15 @@ def test_two_sessions_of_one_principal_are_two() -> None:
     one, two = (known.create(ANN, {"a": Via("2025-11-25", "s")}, None) for _ in range(2))
     assert one.token != two.token
     assert known.find(one.token, ANN) is one
+
+
+def test_token_names_its_worker_only_where_there_are_several() -> None:
+    sealer = Sealer([b"k" * 32])
+    alone = Sessions(sealer).create(ANN, {}, None).token
+    assert b'"w"' not in (sealer.unseal(b"session", alone) or b'"w"')
+    second = Sessions(sealer, Seat(2, 3))
+    token = second.create(ANN, {}, None).token
+    assert second.elsewhere(token) is None
+    assert [Sessions(sealer, Seat(number, 3)).elsewhere(token) for number in (1, 2, 3)] == [2, None, 2]
+    assert Sessions(sealer, Seat(1, 3)).elsewhere("f1.forged") is None
+    assert Sessions(Sealer([b"o" * 32]), Seat(1, 3)).elsewhere(token) is None
