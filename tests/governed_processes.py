@@ -113,15 +113,26 @@ class Up(Governed):
     """`fulcrum up` in front of one HTTP server named `marks`."""
 
     def __init__(
-        self, data: Path, config: Path, log: Path, policies: str = "allow_all", more: Sequence[str] = ()
+        self,
+        data: Path,
+        config: Path,
+        log: Path,
+        policies: str = "allow_all",
+        more: Sequence[str] = (),
+        anonymous: str | None = "dev",
     ) -> None:
         super().__init__("up", log)
         self._port = free_port()
         self._command = [
-            *FULCRUM, "up", "--config", str(config), "--policies", policies, "--data", str(data), "--anonymous", "dev",
+            *FULCRUM, "up", "--config", str(config), "--policies", policies, "--data", str(data),
             "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}", *more,
+            *(() if anonymous is None else ("--anonymous", anonymous)),
         ]  # fmt: skip
         self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     async def start(self) -> None:
         process = await self.spawn(self._command, pipes=False)

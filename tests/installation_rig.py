@@ -75,10 +75,6 @@ class Replica(Up):
             "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}", *more,
         ]  # fmt: skip
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
     async def ready(self) -> Mapping[str, Any]:
         """What `/readyz` says of each part."""
         answer = await self._send(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -108,11 +104,14 @@ class Processor(Governed):
 class Installation:
     """`parts` are the servers by name, `proxies` what stands before them (empty when direct)."""
 
-    def __init__(self, folder: Path, url: str, *, direct: bool, tight: int, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, url: str, *, direct: bool, tight: int, more: str = "", anonymous: bool = True
+    ) -> None:
         self.folder = folder
         self.notes = folder / "http.notes"
         self.config = folder / "fulcrum.toml"
-        self.config.write_text(CONFIG.format(url=url, tight=tight) + more)
+        text = CONFIG.format(url=url, tight=tight) + more
+        self.config.write_text(text if anonymous else text.removeprefix('anonymous = "dev"\n'))
         self.postgres = PostgresServer(folder / "postgres")
         self.valkey = ValkeyServer(folder / "valkey")
         self.nats = NatsServer(folder / "nats")
@@ -240,11 +239,12 @@ async def open_installation(
     tight: int = 200,
     more: str = "",
     options: Sequence[str] = ("--policies", "allow_all"),
+    anonymous: bool = True,
 ) -> AsyncIterator[Installation]:
     """Start all of it, serving."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(marking_http(folder / "http.notes"))
-        installation = Installation(folder, url, direct=direct, tight=tight, more=more)
+        installation = Installation(folder, url, direct=direct, tight=tight, more=more, anonymous=anonymous)
         stack.push_async_callback(installation.close)
         await asyncio.to_thread(installation.open)
         await installation.add(replicas, processors, options)

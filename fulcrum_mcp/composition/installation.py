@@ -175,12 +175,9 @@ class Installation:
 
     async def end(self) -> None:
         """Carry what is left for a moment; then say to the others whether anything still is."""
-        left = False
-        if self._courier is not None:
-            await self._courier.close()
-            left = self._courier.lag().records > 0 or not self._courier.leading
+        carried = self._courier is None or await self._courier.close()
         if self._keeper is not None:
-            await self._keeper.close(retire=not left)
+            await self._keeper.close(retire=carried)
 
     async def disconnect(self) -> None:
         """Leave NATS. Idempotent."""
