@@ -102,12 +102,13 @@ async def killed(folder: Path, kills: int, calls: int, capsys: Any) -> None:
         for replica in installation.replicas:
             assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()[-2000:]
         ends = [record["data"]["outcome"] for record in evidence.records if record["type"] == FINISHED]
+        unknown, lost = ends.count("outcome_unknown"), sum(load.lost for load in loads)
+        slowest = max(load.slowest for load in loads)
         with capsys.disabled():
             sys.stdout.write(
                 f"\n{kills} kills and a damaged block: {len(evidence.seen)} calls seen upstream, "
-                f"{len(evidence.records)} records, {ends.count('outcome_unknown')} outcome_unknown, {sum(load.lost for load in loads)} without "
-                f"answer, {len(refused)} refused (slowest {max(load.slowest for load in loads):.2f} s), "
-                f"spent {evidence.spent}\n"
+                f"{len(evidence.records)} records, {unknown} outcome_unknown, {lost} without answer, "
+                f"{len(refused)} refused (slowest {slowest:.2f} s), spent {evidence.spent}\n"
             )
         for what, planted in planted_faults(evidence).items():
             assert faults(planted) != [], what
