@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
 from fulcrum_adapters.jetstream import (
@@ -44,13 +45,16 @@ from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import DataPlane
 from fulcrum_mcp.composition.repositories import Repositories
 from fulcrum_mcp.composition.stores import Stores
-from fulcrum_mcp.core.budget import Budget
+from fulcrum_mcp.core.budget import Budget, Commit
 from fulcrum_mcp.errors import FulcrumError, Unavailable
 from fulcrum_mcp.gateway.corrections import never_sent_draft
 from fulcrum_mcp.gateway.courier import Courier
+from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
 from fulcrum_mcp.gateway.metrics import gauge
-from fulcrum_mcp.ports import AuditLog, Metric
+from fulcrum_mcp.gateway.records import outcome_unknown_draft
+from fulcrum_mcp.ports import AuditLog, Metric, OpenCall
 from fulcrum_mcp.settings import Settings
 
 __all__ = ["Installation", "open_installation"]
@@ -74,9 +78,9 @@ class Installation:
         self._fence = FencedLedger(self._ledger)
         self._keys = _audit_keys(settings)
         self._spool_config = _spool_config(settings)
+        self._left: set[tuple[str, int]] = set()
+        """Reservations of the dead process whose spool was taken over."""
         self._log = self._open_log()
-        self._inherits = isinstance(self._log, Spool)
-        """What this process took over from a dead one is not finished yet."""
         self._plane: DataPlane | None = None
         self._keeper: LedgerKeeper | None = None
         self._courier: Courier | None = None
@@ -86,7 +90,14 @@ class Installation:
     def _open_log(self) -> AuditLog:
         if self._spool_config is None:
             return JetStreamLog(self._connection.config, never_sent_draft)
-        return Spool.open(self._folder / "spool", self._spool_config)
+        spool = Spool.open(self._folder / "spool", self._spool_config)
+        try:
+            self._ledger.epoch()
+            self._left = set(self._ledger.open(spool.writer))
+        except Unavailable:  # a writer that goes on renews what it holds: then it must know what that is
+            spool.close()
+            return Spool.fresh(self._folder / "spool", self._spool_config)
+        return spool
 
     def backing(self) -> Backing:
         """For `open_server`."""
@@ -105,7 +116,7 @@ class Installation:
                 history=RedisHistory(self._redis),
                 log=self._log,
                 keys=self._keys,
-                recovered=0,
+                recovered=len(self._open_calls),
                 recover=self._recover,
                 close=self._redis.close,
             ),
@@ -127,16 +138,30 @@ class Installation:
         """Finish what dead processes of this host left; again later while the ledger does not serve."""
         if self._spool_config is None:
             return 0
-        own = self._log if self._inherits and isinstance(self._log, Spool) else None
-        count = finish_dead(self._folder / "spool", own, self._spool_config, self._ledger)
-        self._inherits = False
-        return count
+        return finish_dead(self._folder / "spool", None, self._spool_config, self._ledger)
+
+    @property
+    def _open_calls(self) -> Sequence[OpenCall]:
+        return self._log.open_calls if isinstance(self._log, Spool) else ()
+
+    def _finish_own(self, journal: Journal) -> None:
+        """Finish what the dead process left whose spool this one goes on with, in order with what comes now."""
+        at = now_ns()
+        for item in self._open_calls:
+            decided = msgspec.json.decode(item.data)
+            build = partial(outcome_unknown_draft, item.tenant, decided)
+            journal.settle(Settlement(Commit(item.call, item.leg, None, at), build))
+            self._left.discard((item.call, item.leg))
+        for call, leg in self._left:
+            journal.settle(Settlement(Commit(call, leg, None, at), None))
+        self._left.clear()
 
     def _budgets(self) -> Sequence[Budget]:
         return (*self._settings.budgets, *PostgresConfiguration(self._database).read().budgets)
 
     def _companions(self, plane: DataPlane) -> Sequence[Companion]:
         self._plane = plane
+        self._finish_own(plane.journal)
         registry = PostgresWriters(self._database)
         self._keeper = LedgerKeeper(self._ledger, self._fence, registry, plane.journal, self._budgets)
         if self._spool_config is not None:
