@@ -20,6 +20,9 @@ from fulcrum_mcp.ports import Parcel
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(240)]
 
 
+_END_LEADER = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fulcrum-leader'"
+
+
 def blocks(writer: str, number: int, tenants: Sequence[str] = ("default", "acme")) -> list[Parcel]:
     """Group commits of two calls each."""
     chance = random.Random(writer)
@@ -149,6 +152,8 @@ def test_processors_and_servers_that_are_killed_lose_and_double_nothing(
         elif number % 6 == 5:
             own_nats.kill()
             own_nats.start()
+        elif number % 6 == 1:  # the leader loses its session, and does not know it yet
+            within(20, lambda: bool(processors.ask(_END_LEADER)))
         else:
             processors.running.pop(chance.randrange(len(processors.running))).kill()
             processors.start()
