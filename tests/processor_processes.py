@@ -114,7 +114,7 @@ class Processors:
     def ask(self, statement: str) -> list[tuple[Any, ...]]:
         """A question to the database, as its owner."""
         with psycopg.connect(self.postgres) as connection:
-            return connection.execute(statement).fetchall()
+            return connection.execute(statement.encode()).fetchall()
 
     def verdict(self) -> tuple[Fault | None, TrailVerifier]:
         """What `fulcrum audit verify` says of an export."""

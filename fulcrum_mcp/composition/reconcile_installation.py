@@ -13,7 +13,7 @@ from fulcrum_adapters.postgres.upgrade import check
 from fulcrum_adapters.spool import SpoolReader
 from fulcrum_mcp.composition.database import postgres_config
 from fulcrum_mcp.composition.event_processor import jetstream_config
-from fulcrum_mcp.ports import ArchivedRecord
+from fulcrum_mcp.ports import ArchivedRecord, SpoolSource
 from fulcrum_mcp.processor.archived import archived
 from fulcrum_mcp.processor.reconcile import Put, Reconciliation, read_spools
 from fulcrum_mcp.settings import Settings
@@ -31,7 +31,7 @@ class Installation:
         self._archive = PostgresArchive(database)
         self._chains = PostgresChains(database)
         self._reader = PostgresAuditReader(database)
-        self.source = SpoolReader(settings.data / "spool", settings.data / "aside")
+        self.source: SpoolSource = SpoolReader(settings.data / "spool", settings.data / "aside")
 
     def look(self) -> Reconciliation:
         """Ask everybody once, the store last. Raises `Unavailable`."""

@@ -51,7 +51,7 @@ class Witness:
         """Is there any record?"""
         number, place = divmod(seq, _BLOCK)
         block = self._blocks.get(chain, {}).get(number)
-        return block is not None and block[place * _EACH : (place + 1) * _EACH] != _NOTHING
+        return block is not None and bytes(block[place * _EACH : (place + 1) * _EACH]) != _NOTHING
 
     def chains(self) -> list[str]:
         """All of which a record was put, ascending."""
@@ -63,7 +63,7 @@ class Witness:
         for number in sorted(blocks):
             block = blocks[number]
             for place in range(_BLOCK):
-                if block[place * _EACH : (place + 1) * _EACH] != _NOTHING:
+                if bytes(block[place * _EACH : (place + 1) * _EACH]) != _NOTHING:
                     yield number * _BLOCK + place
 
 

@@ -10,6 +10,7 @@ import pytest
 from archive_rig import call_drafts
 from processor_doubles import parcels_of
 from processor_processes import Processors, within
+from psycopg import sql
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 
@@ -88,7 +89,7 @@ def test_records_are_stored_checked_signed_and_confirmed(processors: Processors,
     last = "select max(relname) from pg_class where relname ~ '^tool_calls_[0-9]{8}$'"
     ((partition,),) = processors.ask(last)
     with psycopg.connect(processors.postgres) as owner:
-        owner.execute(f"drop table metrics.{partition}")
+        owner.execute(sql.SQL("drop table metrics.{}").format(sql.Identifier(partition)))
     within(90, lambda: processors.ask(last) == [(partition,)], "the leader makes the partitions of the days to come")
     within(30, lambda: sum(asyncio.run(confirmed(own_nats.url)).values()) == total)
     status, document = one.get("/readyz")

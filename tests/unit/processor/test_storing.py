@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from fulcrum_mcp.core.frames import RECORD, frame
 from fulcrum_mcp.errors import Invalid, Unavailable
 from fulcrum_mcp.ports import ArchivedRecord, DeadLetter
-from fulcrum_mcp.processor import storing
+from fulcrum_mcp.processor import parcels, storing
 from fulcrum_mcp.processor.storing import Storer, StorerConfig
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_what_comes_is_stored_with_its_inputs_and_acknowledged() -> None:
 
 async def test_nothing_is_acknowledged_before_it_is_committed() -> None:
     feed, archive = Feed(), SmallArchive()
-    archive.fail = [Unavailable("Postgres is down")] * 3 + [RuntimeError("a bug")]
+    archive.fail = [*[Unavailable("Postgres is down")] * 3, RuntimeError("a bug")]
     feed.publish(parcels_of("w", [calls(2)]))
     with capture_logs() as logs:
         async with Running(feed, archive) as running:
@@ -228,9 +228,8 @@ async def test_a_parcel_that_breaks_its_reader_is_a_dead_letter_whole(monkeypatc
     def unpack(subject: str, tenant: str | None, body: bytes, now: int) -> Any:
         if b"odd" in body:
             raise MemoryError
-        return real(subject, tenant, body, now)
+        return parcels.unpack(subject, tenant, body, now)
 
-    real = storing.unpack
     monkeypatch.setattr(storing, "unpack", unpack)
     feed = Feed()
     good = parcels_of("w", [calls(2)])
