@@ -78,8 +78,6 @@ class Installation:
         self._fence = FencedLedger(self._ledger)
         self._keys = _audit_keys(settings)
         self._spool_config = _spool_config(settings)
-        self._left: set[tuple[str, int]] = set()
-        """Reservations of the dead process whose spool was taken over."""
         self._log = self._open_log()
         self._plane: DataPlane | None = None
         self._keeper: LedgerKeeper | None = None
@@ -90,14 +88,7 @@ class Installation:
     def _open_log(self) -> AuditLog:
         if self._spool_config is None:
             return JetStreamLog(self._connection.config, never_sent_draft)
-        spool = Spool.open(self._folder / "spool", self._spool_config)
-        try:
-            self._ledger.epoch()
-            self._left = set(self._ledger.open(spool.writer))
-        except Unavailable:  # a writer that goes on renews what it holds: then it must know what that is
-            spool.close()
-            return Spool.fresh(self._folder / "spool", self._spool_config)
-        return spool
+        return Spool.open(self._folder / "spool", self._spool_config)
 
     def backing(self) -> Backing:
         """For `open_server`."""
@@ -151,10 +142,6 @@ class Installation:
             decided = msgspec.json.decode(item.data)
             build = partial(outcome_unknown_draft, item.tenant, decided)
             journal.settle(Settlement(Commit(item.call, item.leg, None, at), build))
-            self._left.discard((item.call, item.leg))
-        for call, leg in self._left:
-            journal.settle(Settlement(Commit(call, leg, None, at), None))
-        self._left.clear()
 
     def _budgets(self) -> Sequence[Budget]:
         return (*self._settings.budgets, *PostgresConfiguration(self._database).read().budgets)

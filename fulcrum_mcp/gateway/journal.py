@@ -6,8 +6,8 @@ meanwhile make the next tick. What does not wait (settlements) rides along, or h
 
 A *quick* ledger works on the event loop: it answers within a fraction of a millisecond or says that it is busy, and its
 many small statements would otherwise fight the loop for the interpreter's lock. One across the network works on a
-thread while the loop goes on. A fault of the ledger or of the log denies every call of the tick; what was reserved, or
-may have been, is given back.
+thread while the loop goes on, and nothing that needs no ledger waits for it. A fault of the ledger or of the log denies
+every call that waited for it; what was reserved, or may have been, is given back.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from queue import SimpleQueue
-from typing import Any, Final
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
@@ -46,6 +46,8 @@ LAST_TURNS: Final = 10
 RENEW_EVERY: Final = 20.0
 RESERVATION_TTL: Final = 90
 """Seconds; a live writer renews long before."""
+
+Side = Literal["ledger", "log"]
 
 _log = structlog.get_logger("fulcrum.journal")
 
@@ -78,6 +80,14 @@ class Settlement:
         self.build = build
 
 
+class _Tick(NamedTuple):
+    """What the writer thread is given."""
+
+    admissions: list[_Admission]
+    owed: list[RecordDraft]
+    block: Any
+
+
 class Journal:
     """Start it on the event loop that will use it; `close` commits what is queued."""
 
@@ -91,23 +101,37 @@ class Journal:
         self._reach = Reach(quick=ledger.quick, patience=self._patience)
         self._loop = asyncio.get_running_loop()
         self._admissions: list[_Admission] = []
+        """Those that wait for the ledger."""
+        self._ready: list[_Admission] = []
+        """Those whose ledger part is done, or that have none."""
         self._settlements: deque[Settlement] = deque()
+        """Those that wait for the ledger."""
+        self._ended: list[Settlement] = []
         self._owed: list[RecordDraft] = []
         """Records whose ledger part is done and that a failing log has not taken yet."""
-        self._queue: SimpleQueue[tuple[list[_Admission], Any] | None] = SimpleQueue()
-        self._writing = False
+        self._queue: SimpleQueue[_Tick | None] = SimpleQueue()
+        self._asking = self._writing = False
+        self._asked_again = 0.0
+        """Until then a ledger that has failed is asked for calls only."""
+        self._holding = 0
         self._scheduled = False
         self._lingering = False
         self._gathered = self._turns = 0
+        self._silent_until = 0.0
+        """Until then the ledger is not asked for what only settles, so that calls which do not need it do not wait."""
         self._closing = False
         self._idle = asyncio.Event()
-        self._waiting: deque[tuple[float, asyncio.Future[Outcome | None]]] = deque()
+        self._waiting: deque[tuple[float, asyncio.Future[Outcome | None], Side]] = deque()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._thread = threading.Thread(target=self._write, name="fulcrum-journal", daemon=True)
         self.faults = 0
-        """Ticks that failed, for health."""
-        self.failing: str | None = None
-        """Why the last tick failed; None when it did not."""
+        """Steps of the ledger or of the log that failed, for health."""
+        self._failing: dict[Side, str] = {}
+
+    @property
+    def failing(self) -> str | None:
+        """Why the last step of ledger or log failed; None when it did not."""
+        return next(iter(self._failing.values()), None)
 
     @property
     def writer(self) -> str:
@@ -138,8 +162,9 @@ class Journal:
         if self._closing:
             raise Unavailable("journal: shutting down; send the call again")
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
-        self._admissions.append(_Admission(reserve, build, abandon, future))
-        self._waiting.append((self._loop.time(), future))
+        side: Side = "log" if reserve is None else "ledger"
+        (self._ready if reserve is None else self._admissions).append(_Admission(reserve, build, abandon, future))
+        self._waiting.append((self._loop.time(), future, side))
         self._schedule()
         try:
             return await future
@@ -161,13 +186,25 @@ class Journal:
 
     async def heads(self) -> Mapping[str, int]:
         """Where every chain of this writer stands, taken while no reservation is on its way to the log."""
-        while self._writing:  # noqa: ASYNC110 - a tick is over in milliseconds
-            await asyncio.sleep(BUSY_PAUSE)
-        return self._log.heads()
+        self._holding += 1
+        try:
+            while self._asking or self._writing or self._reserving:  # noqa: ASYNC110 - a tick is over in milliseconds
+                await asyncio.sleep(BUSY_PAUSE)
+            return self._log.heads()
+        finally:
+            self._holding -= 1
+            self._schedule()
+
+    @property
+    def _reserving(self) -> bool:
+        return any(admission.reserve is not None for admission in self._ready)
 
     def settle(self, settlement: Settlement) -> None:
         """Queue a settlement; it is durable within a tick, and nobody waits for it."""
-        self._settlements.append(settlement)
+        (self._ended if settlement.operation is None else self._settlements).append(settlement)
+        self._linger()
+
+    def _linger(self) -> None:
         if not self._lingering:
             self._lingering = True
             self._loop.call_later(LINGER, self._linger_over)
@@ -182,42 +219,52 @@ class Journal:
             self._loop.call_soon(self._tick)
 
     def _tick(self) -> None:
-        """Everything that waits: its ledger operations now, its records to the writer thread."""
+        """What waits: its ledger operations now, the records of what is ready to the writer thread."""
         self._scheduled = False
         if self._writing:
             return
-        if len(self._admissions) > self._gathered and self._turns < MOST_TURNS:
+        waiting = len(self._admissions) + len(self._ready)
+        if waiting > self._gathered and self._turns < MOST_TURNS:
             # As long as each turn of the loop brings another call, the tick waits for it.
-            self._gathered = len(self._admissions)
+            self._gathered = waiting
             self._turns += 1
             self._scheduled = True
             self._loop.call_soon(self._tick)
             return
         self._gathered = self._turns = 0
-        admissions, self._admissions = self._admissions, []
-        if not admissions and not self._settlements and not self._owed:
+        if not self._asking and not self._holding:
+            self._ask()
+        self._record()
+        if not (self._asking or self._writing or self._admissions or self._settlements):
             self._idle.set()
+
+    def _ask(self) -> None:
+        """The ledger's part of everything that waits for it."""
+        if not self._admissions and not self._closing and self._loop.time() < self._asked_again:
             return
+        admissions, self._admissions = self._admissions, []
         settlements = list(islice(self._settlements, MOST_SETTLEMENTS))
         operations: list[Operation] = [item.operation for item in settlements if item.operation is not None]
         settled = len(operations)
         operations.extend(admission.reserve for admission in admissions if admission.reserve is not None)
-        self._writing = True
+        if not operations:
+            return
+        self._asking = True
 
         def answered(outcomes: Sequence[Outcome] | None, fault: Exception | None) -> None:
-            self._writing = False
+            self._asking = False
             if fault is None and outcomes is not None:
                 self._reserved(admissions, settlements, outcomes, settled)
             else:
                 self._unanswered(admissions, fault or Unavailable("the ledger gave no answer"))
+            if not self._ledger.quick:
+                self._record()
+                self._further()
 
-        if operations:
-            self._reach.ask(lambda: self._ledger.apply(operations), answered)
-        else:
-            answered((), None)
+        self._reach.ask(lambda: self._ledger.apply(operations), answered)
 
     def _unanswered(self, admissions: list[_Admission], fault: Exception) -> None:
-        """The ledger has failed: fail closed, every call of this tick is denied."""
+        """The ledger has failed: fail closed, every call that waited for it is denied."""
         if self._reach.may_wait(fault):
             self._admissions = admissions + self._admissions
             self._scheduled = True
@@ -227,9 +274,10 @@ class Journal:
             at = now_ns()
             reserves = [admission.reserve for admission in admissions if admission.reserve is not None]
             self._settlements.extend(Settlement(Release(item.call, item.leg, at), None) for item in reserves)
-        self._fail(admissions, fault)
-        if self._admissions:
-            self._schedule()
+        self._asked_again = self._loop.time() + RETRY
+        self._fail(admissions, fault, "ledger")
+        if not self._closing:
+            self._later("renew", RETRY, self._renew)  # so that it is known to work again, whoever calls
 
     def _reserved(
         self,
@@ -238,18 +286,28 @@ class Journal:
         outcomes: Sequence[Outcome],
         settled: int,
     ) -> None:
-        """The ledger's part of a tick is done: make the records and have them written."""
+        """The ledger's part is done: what is left is the log's."""
+        self._failing.pop("ledger", None)
         for _ in settlements:
             self._settlements.popleft()
         for outcome in outcomes:
             if not isinstance(outcome, Refused) and outcome.events:
                 self._owed.extend(ledger_event_draft(event) for event in outcome.events)
-        self._owed.extend(_ends(settlements))
-        reserved = iter(outcomes[settled:])
+        self._ended.extend(settlements)
+        for admission, outcome in zip(admissions, outcomes[settled:], strict=True):
+            admission.outcome = outcome
+        self._ready.extend(admissions)
+
+    def _record(self) -> None:
+        """Make the records of what is ready and have them written in one step."""
+        if self._writing or (self._holding and not self._reserving):
+            return
+        admissions, self._ready = self._ready, []
+        owed, self._owed = [*self._owed, *_ends(self._ended)], []
+        self._ended = []
         drafts: list[RecordDraft] = []
         broken: list[_Admission] = []
         for admission in admissions:
-            admission.outcome = None if admission.reserve is None else next(reserved)
             try:
                 drafts.append(admission.build(admission.outcome))
             except Exception as fault:  # noqa: BLE001 - one call that cannot be recorded is denied, and only that one
@@ -257,59 +315,68 @@ class Journal:
                 broken.append(admission)
         if broken:
             self._give_back(broken)
-        drafts = [*self._owed, *drafts]
+        if not owed and not drafts:
+            _wake(admissions)
+            return
         try:
-            block = self._log.prepare(drafts) if drafts else None
+            block = self._log.prepare([*owed, *drafts])
         except Exception as fault:  # noqa: BLE001 - fail closed: every call of this tick is denied
+            self._owed = owed + self._owed
             self._refuse(admissions, fault)
             return
         self._writing = True
-        self._queue.put((admissions, block))
+        self._queue.put(_Tick(admissions, owed, block))
 
     def _write(self) -> None:
         """The writer thread: one durable step for each tick."""
         while (tick := self._queue.get()) is not None:
-            admissions, block = tick
             fault: Exception | None = None
             try:
-                if block is not None:
-                    self._log.write(block)
+                self._log.write(tick.block)
             except Exception as caught:  # noqa: BLE001 - fail closed: every call of this tick is denied
                 fault = caught
-            self._loop.call_soon_threadsafe(self._written, admissions, block, fault)
+            self._loop.call_soon_threadsafe(self._written, tick, fault)
 
-    def _written(self, admissions: list[_Admission], block: Any, fault: Exception | None) -> None:
+    def _written(self, tick: "_Tick", fault: Exception | None) -> None:
         self._writing = False
-        if block is not None:
-            self._log.conclude(block, written=fault is None)
+        self._log.conclude(tick.block, written=fault is None)
         if fault is None:
-            self._owed.clear()
-            self.failing = None
-            _wake(admissions)
+            self._failing.pop("log", None)
+            _wake(tick.admissions)
         else:
-            self._refuse(admissions, fault)
-        if self._admissions or self._closing:
+            self._owed = tick.owed + self._owed
+            self._refuse(tick.admissions, fault)
+        self._further()
+
+    def _further(self) -> None:
+        """After a step: what came meanwhile."""
+        if self._admissions or self._ready or self._closing:
             self._tick()
-        elif self._settlements and not self._lingering:
-            self._lingering = True
-            self._loop.call_later(LINGER, self._linger_over)
+        elif self._settlements or self._ended or (self._owed and "log" not in self._failing):
+            self._linger()
 
     def _refuse(self, admissions: Sequence[_Admission], fault: Exception) -> None:
         """The ledger's part is done and the log's is not: undo the one, deny the calls."""
         self._give_back([admission for admission in admissions if admission.fault is None])
-        self._fail(admissions, fault)
+        self._fail(admissions, fault, "log")
 
-    def _fail(self, admissions: Sequence[_Admission], fault: Exception) -> None:
+    def _fail(self, admissions: Sequence[_Admission], fault: Exception, side: Side) -> None:
         self.faults += 1
-        self.failing = str(fault) or type(fault).__name__
+        self._failing[side] = str(fault) or type(fault).__name__
         for admission in admissions:
             admission.fault = admission.fault or fault
         _wake(admissions)
-        _log.error("tick failed", reason=self.failing, admissions=len(admissions))
+        _log.error("tick failed", reason=self._failing[side], admissions=len(admissions))
         if not self._closing:
-            self._timers["retry"] = self._loop.call_later(RETRY, self._schedule)
+            self._later(f"retry {side}", RETRY, self._schedule)
         else:
             self._idle.set()
+
+    def _later(self, name: str, seconds: float, work: Callable[[], None]) -> None:
+        timer = self._timers.get(name)
+        if timer is not None:
+            timer.cancel()
+        self._timers[name] = self._loop.call_later(seconds, work)
 
     def _give_back(self, admissions: Sequence[_Admission]) -> None:
         at = now_ns()
@@ -336,22 +403,24 @@ class Journal:
 
     def _renewed(self, _: object, fault: Exception | None) -> None:
         pause = RENEW_EVERY
-        if fault is not None:
+        if fault is None:
+            self._failing.pop("ledger", None)
+        else:
             pause = RETRY
             if not (isinstance(fault, Unavailable) and fault.busy):
                 _log.warning("reservations not renewed", reason=str(fault))
         if not self._closing:
-            self._timers["renew"] = self._loop.call_later(pause, self._renew)
+            self._later("renew", pause, self._renew)
 
     def _look_after(self) -> None:
         """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
         waiting, late = self._waiting, self._loop.time() - self._patience
         while waiting and (waiting[0][1].done() or waiting[0][0] < late):
-            future = waiting.popleft()[1]
+            _, future, side = waiting.popleft()
             if not future.done():
-                self.failing = f"the journal has not answered for {self._patience} s; {self._remedy}"
-                future.set_exception(Unavailable(self.failing))
-        self._timers["look"] = self._loop.call_later(self._patience / 10, self._look_after)
+                why = self._failing[side] = f"the journal has not answered for {self._patience} s; {self._remedy}"
+                future.set_exception(Unavailable(why))
+        self._later("look", self._patience / 10, self._look_after)
 
     async def close(self) -> None:
         """Commit what is queued and stop the thread. Idempotent."""

@@ -15,10 +15,10 @@ from typing import Final
 import structlog
 
 from fulcrum_mcp.core.books import book_of
-from fulcrum_mcp.core.budget import Budget, BudgetUsage, Match, Operation, Outcome, Remaining, Reserve
+from fulcrum_mcp.core.budget import Budget, BudgetUsage, Commit, Match, Operation, Outcome, Remaining, Reserve
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import now_ns
-from fulcrum_mcp.gateway.journal import Journal
+from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.ports import BudgetLedger, SharedLedger, WriterRegistry
 
 __all__ = ["FencedLedger", "LedgerKeeper"]
@@ -107,6 +107,8 @@ class LedgerKeeper:
         """Declare, beat, rebuild: whatever is due. Why the ledger does not serve yet, or None. Raises `Unavailable`."""
         epoch, valid = await asyncio.to_thread(self._ledger.epoch)
         writer = self._journal.writer
+        if self._declared is None and valid:
+            await self._settle_left(writer)
         if self._declared != (writer, epoch):
             heads = await self._journal.heads()
             await asyncio.to_thread(self._registry.declare, writer, epoch, heads, now_ns())
@@ -123,6 +125,11 @@ class LedgerKeeper:
         if valid:
             return None
         return await asyncio.to_thread(self._rebuild, epoch)
+
+    async def _settle_left(self, writer: str) -> None:
+        """What a dead process of this writer held is committed at its estimate; else it would be renewed for ever."""
+        for call, leg in await asyncio.to_thread(self._ledger.open, writer):
+            self._journal.settle(Settlement(Commit(call, leg, None, now_ns()), None))
 
     def _rebuild(self, epoch: str) -> str | None:
         missing = self._registry.missing(epoch, now_ns())

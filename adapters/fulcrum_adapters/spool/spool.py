@@ -71,13 +71,8 @@ class Spool:
                 spool = cls._take_over(folder, config)
                 if spool is not None:
                     return spool
-        return cls.fresh(root, config)
-
-    @classmethod
-    def fresh(cls, root: Path, config: SpoolConfig | None = None) -> Self:
-        """Begin a new writer, whatever dead ones have left. Raises `Unavailable`."""
         folder, lock = new_folder(root)
-        return cls(folder, lock, Standing(), config or SpoolConfig())
+        return cls(folder, lock, Standing(), config)
 
     @classmethod
     def orphans(cls, root: Path, config: SpoolConfig | None = None) -> Iterator[Self]:

@@ -311,3 +311,19 @@ async def test_close_commits_what_is_queued_and_then_denies(log: GatedLog, ledge
         with pytest.raises(Unavailable, match="shutting down"):
             await work
     assert journal.writer == "memory"
+
+
+async def test_a_call_that_needs_no_ledger_goes_on_while_it_fails(
+    journal: Journal, ledger: MoodyLedger, log: GatedLog
+) -> None:
+    ledger.broken = Unavailable("down")
+    journal.settle(Settlement(Commit("before", 0, None, now_ns()), lambda: draft("before", "finished")))
+    free = journal.admit(None, lambda _: draft("free"), lambda _: None)
+    needing = journal.admit(reserve("needing"), lambda _: draft("needing"), lambda _: None)
+    answers = await asyncio.gather(free, needing, return_exceptions=True)
+    assert answers[0] is None
+    assert isinstance(answers[1], Unavailable)
+    ledger.broken = None
+    assert await journal.admit(reserve("after"), lambda _: draft("after"), lambda _: None) is not None
+    await until(lambda: any(b'"before"' in line for line in log.lines), "what was owed is recorded")
+    assert not any(b'"needing"' in line for line in log.lines)

@@ -108,3 +108,12 @@ async def test_the_keeper_rebuilds_by_itself_and_calls_are_denied_meanwhile(rig:
         reserve("a"), lambda _: RecordDraft(new_id(), "acme", "t", "s", 1, b"{}"), lambda _: None
     )
     assert isinstance(await asyncio.wait_for(admitted, 5), Reserved)
+
+
+async def test_what_a_dead_process_of_this_writer_held_is_committed_before_anything_is_reserved(rig: Rig) -> None:
+    rig.ledger.rebuild("1", rig.ledger._book, Books(0).past, 0)
+    rig.ledger.apply([reserve("left")])
+    rig.journal.start()
+    assert await rig.keeper.turn() is None
+    await until(lambda: not rig.ledger.open("w1"), "the left reservation is settled")
+    assert rig.ledger.usage([TEN], now_ns())[0].committed == {"calls": 1}
