@@ -61,6 +61,8 @@ __all__ = ["Installation", "open_installation"]
 
 _log = structlog.get_logger("fulcrum.installation")
 _RETRY: Final = 1.0
+_KEY_CACHE: Final = "\0keys in redis"
+"""In a tenant's place, which can never be named so: what the cache of API keys is sealed with."""
 
 
 class Installation:
@@ -95,7 +97,9 @@ class Installation:
         database = self._database
         return Backing(
             repositories=Repositories(
-                keys=CachedKeys(PostgresKeys(database), self._redis.server, self._revision),
+                keys=CachedKeys(
+                    PostgresKeys(database), self._redis.server, self._revision, self._keys.mac_key(_KEY_CACHE)
+                ),
                 budgets=PostgresBudgets(database),
                 switches=PostgresSwitches(database),
                 policies=PostgresPolicies(database),

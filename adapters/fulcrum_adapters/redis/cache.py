@@ -1,8 +1,11 @@
 """What need not be asked of the store at every turn: keys for a minute, policy texts by their digest.
 
-A cache may be lost, stopped or full at any time: then the store is asked. It never says that something does not exist.
+A cache may be lost, stopped or full at any time: then the store is asked. It never says that something does not exist,
+and nothing in it is believed that no gateway has written: whoever can write to the server must not make keys.
 """
 
+import hashlib
+import hmac
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +24,8 @@ SECOND = 1_000_000_000
 _LONGEST = 60
 _SKEW = 5 * SECOND
 """How far ahead another gateway's clock may be."""
+_SEAL = 32
+"""Bytes before an entry: HMAC-SHA-256 over its name and itself."""
 _MODULES_KEPT = 30 * 86_400_000
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -53,13 +58,16 @@ class CachedKeys:
         keys: KeyRepository,
         server: RedisServer,
         revision: Callable[[], int],
+        secret: bytes,
         *,
         ttl: int = _LONGEST,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
+        """`secret` is what the gateways of an installation share, and nobody else has."""
         self._keys = keys
         self._server = server
         self._revision = revision
+        self._secret = secret
         self._ttl = min(ttl, _LONGEST)
         self._clock = clock
 
@@ -77,20 +85,26 @@ class CachedKeys:
         key = self._keys.get(key_id)
         if key is not None:
             entry = _encode(_Entry(revision, self._clock(), key))
-            _quietly(self._server, "SET", name, entry, "PX", str(self._ttl * 1_000))
+            _quietly(self._server, "SET", name, self._seal(name, entry) + entry, "PX", str(self._ttl * 1_000))
         return key
 
     def _cached(self, name: str, key_id: str, revision: int) -> ApiKey | None:
         said = _quietly(self._server, "GET", name)
         if not isinstance(said, bytes):
             return None
+        seal, raw = said[:_SEAL], said[_SEAL:]
+        if not hmac.compare_digest(seal, self._seal(name, raw)):
+            return None
         try:
-            entry = _entry(said)
+            entry = _entry(raw)
         except msgspec.MsgspecError:
             return None
         age = self._clock() - entry.at
         current = entry.revision == revision and -_SKEW <= age < self._ttl * SECOND
         return entry.key if current and entry.key.id == key_id else None
+
+    def _seal(self, name: str, raw: bytes) -> bytes:
+        return hmac.digest(self._secret, hashlib.sha256(name.encode()).digest() + raw, "sha256")
 
     def list(self, tenant: str) -> Sequence[ApiKey]:
         """Newest first, revoked ones included."""

@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.service, pytest.mark.parts]
 
 SECOND = 1_000_000_000
 START = 1_795_521_600 * SECOND
+SECRET = b"what all gateways share, no other"
 KEY = ApiKey("k1", "t", "bot", "bot's", ("r",), ("tool:call",), START, digest="ab" * 32)
 
 
@@ -39,7 +40,7 @@ class Rig:
     now: int = START
 
     def cached(self) -> CachedKeys:
-        return CachedKeys(self.keys, self.server, lambda: self.revision, clock=lambda: self.now)
+        return CachedKeys(self.keys, self.server, lambda: self.revision, SECRET, clock=lambda: self.now)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_answer_that_was_overtaken_by_a_change_is_not_kept_for_the_new_revision(
             rig.revision = 2  # the change comes while the store is asked
             return replace(KEY, id=key_id)
 
-    CachedKeys(Overtaken(), rig.server, lambda: rig.revision, clock=lambda: rig.now).get("k1")
+    CachedKeys(Overtaken(), rig.server, lambda: rig.revision, SECRET, clock=lambda: rig.now).get("k1")
     rig.cached().get("k1")
     assert rig.keys.asked == 1
 
