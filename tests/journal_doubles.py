@@ -9,7 +9,7 @@ from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Operation, Outcome
 from fulcrum_mcp.errors import Unavailable
 
-__all__ = ["GatedLog", "MoodyLedger"]
+__all__ = ["FarLedger", "GatedLog", "MoodyLedger"]
 
 _PATIENCE = 10.0
 
@@ -47,4 +47,23 @@ class MoodyLedger(MemoryLedger):
         if self.broken is not None:
             raise self.broken
         self.applied.append(list(operations))
+        return super().apply(operations)
+
+
+class FarLedger(MoodyLedger):
+    """Across the network. `gate` closed: it hangs; `asked` is set once it was asked for something then."""
+
+    quick = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked = threading.Event()
+
+    def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
+        if not self.gate.is_set():
+            self.asked.set()
+            if not self.gate.wait(_PATIENCE):
+                raise Unavailable("ledger: the test never opened the gate")
         return super().apply(operations)

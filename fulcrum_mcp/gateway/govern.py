@@ -75,6 +75,7 @@ class Governor:
             snapshot = self._holder.current
         arguments = encode(call.arguments)
         document = _NOTHING
+        retry: int | None = None
         try:
             refusal = _stop(stopped) if stopped is not None else await self._refusal(call, snapshot)
             if refusal is None:
@@ -90,13 +91,14 @@ class Governor:
                 decision = refusal
         except FulcrumError as fault:
             decision = _denied("unavailable", told(fault))
+            retry = _RETRY if isinstance(fault, Unavailable) else None
         except Exception:  # noqa: BLE001 - fail closed: whatever it is, the call is denied, and its denial recorded
             _log.exception("call not judged", call=call.id)
             decision = _denied("unavailable", f"the call could not be judged; the gateway's log knows {call.id}")
         ticket = Ticket(call, snapshot, decision, f"dec_{new_id()}", document)
         ticket.started_ns = started
         ticket.root = root
-        return await self._admit(ticket, arguments)
+        return await self._admit(ticket, arguments, retry)
 
     def _stopping(self, call: Call) -> KillSwitch | None:
         """The kill switch that stops a call now, whichever snapshot it began with."""
@@ -153,7 +155,8 @@ class Governor:
             remaining[item.amount] = min(item.left, remaining.get(item.amount, item.left))
         return remaining
 
-    async def _admit(self, ticket: Ticket, arguments: bytes) -> Ticket | Denial:
+    async def _admit(self, ticket: Ticket, arguments: bytes, retry: int | None) -> Ticket | Denial:
+        """Reserve and record. `retry`: after how many seconds a call that could not be judged may be sent again."""
         decided = time.perf_counter_ns()
         call = ticket.call
         at = now_ns()
@@ -178,8 +181,8 @@ class Governor:
         def build(outcome: Outcome | None) -> RecordDraft:
             decision = _after_ledger(ticket.decision, outcome)
             if decision.effect != "allow":
-                retry = (outcome.retry_after or None) if isinstance(outcome, Refused) else None
-                denied.append(Denial(ticket.decision_id, decision.effect, decision.reasons, retry))
+                after = (outcome.retry_after or None) if isinstance(outcome, Refused) else retry
+                denied.append(Denial(ticket.decision_id, decision.effect, decision.reasons, after))
             return decided_draft(
                 call,
                 ticket.decision_id,

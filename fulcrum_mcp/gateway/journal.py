@@ -13,19 +13,20 @@ every call that waited for it; what was reserved, or may have been, is given bac
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from queue import SimpleQueue
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import structlog
 
 from fulcrum_mcp.core.audit import RecordDraft
-from fulcrum_mcp.core.budget import Commit, Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
+from fulcrum_mcp.core.budget import Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.reach import BUSY_PAUSE, Reach
 from fulcrum_mcp.gateway.records import ledger_event_draft
+from fulcrum_mcp.gateway.tick import Admission, Settlement, Tick, ends_of, wake
 from fulcrum_mcp.ports import AuditLog, BudgetLedger
 
 __all__ = ["Journal", "Settlement"]
@@ -52,42 +53,6 @@ Side = Literal["ledger", "log"]
 _log = structlog.get_logger("fulcrum.journal")
 
 
-class _Admission:
-    __slots__ = ("abandon", "build", "fault", "future", "outcome", "reserve")
-
-    def __init__(
-        self,
-        reserve: Reserve | None,
-        build: Callable[[Outcome | None], RecordDraft],
-        abandon: Callable[[Outcome | None], None],
-        future: "asyncio.Future[Outcome | None]",
-    ) -> None:
-        self.abandon = abandon
-        self.reserve = reserve
-        self.build = build
-        self.future = future
-        self.outcome: Outcome | None = None
-        self.fault: Exception | None = None
-
-
-class Settlement:
-    """How a call ended: a ledger operation and the record that says so, made when the tick comes."""
-
-    __slots__ = ("build", "operation")
-
-    def __init__(self, operation: Commit | Release | None, build: Callable[[], RecordDraft] | None) -> None:
-        self.operation = operation
-        self.build = build
-
-
-class _Tick(NamedTuple):
-    """What the writer thread is given."""
-
-    admissions: list[_Admission]
-    owed: list[RecordDraft]
-    block: Any
-
-
 class Journal:
     """Start it on the event loop that will use it; `close` commits what is queued."""
 
@@ -100,25 +65,24 @@ class Journal:
         )
         self._reach = Reach(quick=ledger.quick, patience=self._patience)
         self._loop = asyncio.get_running_loop()
-        self._admissions: list[_Admission] = []
+        self._admissions: list[Admission] = []
         """Those that wait for the ledger."""
-        self._ready: list[_Admission] = []
+        self._ready: list[Admission] = []
         """Those whose ledger part is done, or that have none."""
         self._settlements: deque[Settlement] = deque()
         """Those that wait for the ledger."""
         self._ended: list[Settlement] = []
         self._owed: list[RecordDraft] = []
         """Records whose ledger part is done and that a failing log has not taken yet."""
-        self._queue: SimpleQueue[_Tick | None] = SimpleQueue()
+        self._queue: SimpleQueue[Tick | None] = SimpleQueue()
         self._asking = self._writing = False
         self._asked_again = 0.0
         """Until then a ledger that has failed is asked for calls only."""
         self._holding = 0
+        """Who waits for `heads`: meanwhile nothing new is reserved, and written only what is."""
         self._scheduled = False
         self._lingering = False
         self._gathered = self._turns = 0
-        self._silent_until = 0.0
-        """Until then the ledger is not asked for what only settles, so that calls which do not need it do not wait."""
         self._closing = False
         self._idle = asyncio.Event()
         self._waiting: deque[tuple[float, asyncio.Future[Outcome | None], Side]] = deque()
@@ -163,7 +127,7 @@ class Journal:
             raise Unavailable("journal: shutting down; send the call again")
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         side: Side = "log" if reserve is None else "ledger"
-        (self._ready if reserve is None else self._admissions).append(_Admission(reserve, build, abandon, future))
+        (self._ready if reserve is None else self._admissions).append(Admission(reserve, build, abandon, future))
         self._waiting.append((self._loop.time(), future, side))
         self._schedule()
         try:
@@ -235,7 +199,7 @@ class Journal:
         if not self._asking and not self._holding:
             self._ask()
         self._record()
-        if not (self._asking or self._writing or self._admissions or self._settlements):
+        if not any((self._asking, self._writing, self._admissions, self._ready, self._settlements, self._ended)):
             self._idle.set()
 
     def _ask(self) -> None:
@@ -259,11 +223,12 @@ class Journal:
                 self._unanswered(admissions, fault or Unavailable("the ledger gave no answer"))
             if not self._ledger.quick:
                 self._record()
-                self._further()
+                if fault is None or not self._closing:
+                    self._further()
 
         self._reach.ask(lambda: self._ledger.apply(operations), answered)
 
-    def _unanswered(self, admissions: list[_Admission], fault: Exception) -> None:
+    def _unanswered(self, admissions: list[Admission], fault: Exception) -> None:
         """The ledger has failed: fail closed, every call that waited for it is denied."""
         if self._reach.may_wait(fault):
             self._admissions = admissions + self._admissions
@@ -281,7 +246,7 @@ class Journal:
 
     def _reserved(
         self,
-        admissions: list[_Admission],
+        admissions: list[Admission],
         settlements: Sequence[Settlement],
         outcomes: Sequence[Outcome],
         settled: int,
@@ -303,10 +268,10 @@ class Journal:
         if self._writing or (self._holding and not self._reserving):
             return
         admissions, self._ready = self._ready, []
-        owed, self._owed = [*self._owed, *_ends(self._ended)], []
+        owed, self._owed = [*self._owed, *ends_of(self._ended)], []
         self._ended = []
         drafts: list[RecordDraft] = []
-        broken: list[_Admission] = []
+        broken: list[Admission] = []
         for admission in admissions:
             try:
                 drafts.append(admission.build(admission.outcome))
@@ -316,7 +281,7 @@ class Journal:
         if broken:
             self._give_back(broken)
         if not owed and not drafts:
-            _wake(admissions)
+            wake(admissions)
             return
         try:
             block = self._log.prepare([*owed, *drafts])
@@ -325,7 +290,7 @@ class Journal:
             self._refuse(admissions, fault)
             return
         self._writing = True
-        self._queue.put(_Tick(admissions, owed, block))
+        self._queue.put(Tick(admissions, owed, block))
 
     def _write(self) -> None:
         """The writer thread: one durable step for each tick."""
@@ -337,12 +302,12 @@ class Journal:
                 fault = caught
             self._loop.call_soon_threadsafe(self._written, tick, fault)
 
-    def _written(self, tick: "_Tick", fault: Exception | None) -> None:
+    def _written(self, tick: Tick, fault: Exception | None) -> None:
         self._writing = False
         self._log.conclude(tick.block, written=fault is None)
         if fault is None:
             self._failing.pop("log", None)
-            _wake(tick.admissions)
+            wake(tick.admissions)
         else:
             self._owed = tick.owed + self._owed
             self._refuse(tick.admissions, fault)
@@ -355,17 +320,17 @@ class Journal:
         elif self._settlements or self._ended or (self._owed and "log" not in self._failing):
             self._linger()
 
-    def _refuse(self, admissions: Sequence[_Admission], fault: Exception) -> None:
+    def _refuse(self, admissions: Sequence[Admission], fault: Exception) -> None:
         """The ledger's part is done and the log's is not: undo the one, deny the calls."""
         self._give_back([admission for admission in admissions if admission.fault is None])
         self._fail(admissions, fault, "log")
 
-    def _fail(self, admissions: Sequence[_Admission], fault: Exception, side: Side) -> None:
+    def _fail(self, admissions: Sequence[Admission], fault: Exception, side: Side) -> None:
         self.faults += 1
         self._failing[side] = str(fault) or type(fault).__name__
         for admission in admissions:
             admission.fault = admission.fault or fault
-        _wake(admissions)
+        wake(admissions)
         _log.error("tick failed", reason=self._failing[side], admissions=len(admissions))
         if not self._closing:
             self._later(f"retry {side}", RETRY, self._schedule)
@@ -378,7 +343,7 @@ class Journal:
             timer.cancel()
         self._timers[name] = self._loop.call_later(seconds, work)
 
-    def _give_back(self, admissions: Sequence[_Admission]) -> None:
+    def _give_back(self, admissions: Sequence[Admission]) -> None:
         at = now_ns()
         releases = [
             Release(admission.reserve.call, admission.reserve.leg, at)
@@ -447,27 +412,3 @@ class Journal:
             self._schedule()
             await self._idle.wait()
             await asyncio.sleep(0)
-
-
-def _ends(settlements: Sequence[Settlement]) -> Iterator[RecordDraft]:
-    """The records of settlements; one that cannot be made stops no other."""
-    for item in settlements:
-        if item.build is not None:
-            try:
-                yield item.build()
-            except Exception:  # noqa: BLE001 - logged; replay after this process ends records the call's outcome as unknown
-                _log.exception("the end of a call could not be recorded")
-
-
-def _wake(admissions: Sequence[_Admission]) -> None:
-    for item in admissions:
-        future = item.future
-        if future.done():
-            if item.fault is None:
-                item.abandon(item.outcome)
-            continue
-        if item.fault is None:
-            future.set_result(item.outcome)
-            continue
-        fault = item.fault
-        future.set_exception(fault if isinstance(fault, Unavailable) else Unavailable(f"journal: {fault}"))

@@ -131,6 +131,7 @@ async def test_part_that_cannot_be_read_denies(broken: str, monkeypatch: pytest.
         reply = await call(rig.client(PATH))
         assert code_of(reply) == "unavailable"
         assert f"{broken}: gone" in reply.result["content"][0]["text"]
+        assert reply.result["_meta"]["dev.fulcrum/decision"]["retry_after"] == 1
         assert rig.servers["files"].calls == []
 
 

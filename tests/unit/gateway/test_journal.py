@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from journal_doubles import GatedLog, MoodyLedger
+from journal_doubles import FarLedger, GatedLog, MoodyLedger
 from live_stream import until
 
 from fulcrum_mcp.core.audit import RecordDraft
@@ -130,7 +130,7 @@ async def test_log_that_fails_denies_within_a_second_and_gives_back(
 
 
 @pytest.mark.parametrize("fault", [Unavailable("ledger: locked"), RuntimeError("a bug")], ids=["unavailable", "bug"])
-async def test_ledger_that_fails_denies_and_nothing_is_recorded(
+async def test_ledger_that_fails_denies_and_what_waits_for_it_is_not_recorded(
     journal: Journal, log: GatedLog, ledger: MoodyLedger, fault: Exception
 ) -> None:
     journal.settle(Settlement(None, lambda: draft("e0", "finished")))
@@ -138,7 +138,8 @@ async def test_ledger_that_fails_denies_and_nothing_is_recorded(
     journal.settle(Settlement(Commit("c0", 0, None, now_ns()), lambda: draft("e1", "finished")))
     with pytest.raises(Unavailable, match=str(fault)):
         await Calls(journal).admit("c1")
-    assert log.lines == []
+    await until(lambda: subjects(log, "finished"), "what needs no ledger is recorded")
+    assert (subjects(log), subjects(log, "finished")) == ([], ["e0"])
     ledger.broken = None
     await Calls(journal).admit("c2")
     assert subjects(log) == ["c2"]
@@ -327,3 +328,77 @@ async def test_a_call_that_needs_no_ledger_goes_on_while_it_fails(
     assert await journal.admit(reserve("after"), lambda _: draft("after"), lambda _: None) is not None
     await until(lambda: any(b'"before"' in line for line in log.lines), "what was owed is recorded")
     assert not any(b'"needing"' in line for line in log.lines)
+
+
+@pytest.fixture
+async def far(log: GatedLog) -> AsyncIterator[tuple[Journal, FarLedger]]:
+    ledger = FarLedger()
+    opened = Journal(ledger, log)
+    opened.start()
+    await opened.run(lambda: None)
+    yield opened, ledger
+    ledger.gate.set()
+    ledger.broken = None
+    await opened.close()
+
+
+async def test_what_needs_no_ledger_does_not_wait_for_one_that_hangs(
+    far: tuple[Journal, FarLedger], log: GatedLog
+) -> None:
+    journal, ledger = far
+    ledger.gate.clear()
+    needing = Calls(journal).start("needing")
+    await until(ledger.asked.is_set, "the ledger is asked")
+    for number in range(5):
+        async with asyncio.timeout(0.5):
+            await journal.admit(None, lambda _, number=number: draft(f"free{number}"), lambda _: None)
+        journal.settle(Settlement(None, lambda number=number: draft(f"free{number}", "finished")))
+    await until(lambda: len(subjects(log, "finished")) == 5, "their ends are recorded")
+    assert not needing.done()
+    ledger.gate.set()
+    assert isinstance(await needing, Reserved)
+    assert subjects(log)[-1] == "needing"
+
+
+async def test_heads_are_told_while_no_reservation_is_on_its_way(far: tuple[Journal, FarLedger], log: GatedLog) -> None:
+    journal, ledger = far
+    ledger.gate.clear()
+    call = Calls(journal).start("c1")
+    await until(ledger.asked.is_set, "the ledger is asked")
+    heads = asyncio.create_task(journal.heads())
+    await spin()
+    assert not heads.done()
+    log.reached.clear()
+    log.gate.clear()
+    ledger.gate.set()
+    await reached(log)
+    await spin()
+    assert not heads.done()
+    later = Calls(journal).start("c2")
+    log.gate.set()
+    assert set((await heads).values()) == {len(log.lines)}
+    assert isinstance(await call, Reserved)
+    assert isinstance(await later, Reserved)
+
+
+async def test_ledger_that_works_again_is_known_without_a_call(far: tuple[Journal, FarLedger]) -> None:
+    journal, ledger = far
+    ledger.broken = Unavailable("down")
+    with pytest.raises(Unavailable, match="down"):
+        await Calls(journal).admit("c1")
+    await journal.admit(None, lambda _: draft("free"), lambda _: None)
+    assert journal.failing == "down", "the log works, the ledger does not"
+    ledger.broken = None
+    await until(lambda: journal.failing is None, "it is asked again")
+
+
+async def test_close_ends_while_the_ledger_fails(log: GatedLog) -> None:
+    ledger = FarLedger()
+    journal = Journal(ledger, log)
+    journal.start()
+    await Calls(journal).admit("c1")
+    ledger.broken = Unavailable("down")
+    journal.settle(Settlement(Commit("c1", 0, None, now_ns()), lambda: draft("c1", "finished")))
+    async with asyncio.timeout(3):
+        await journal.close()
+    assert subjects(log, "finished") == []
