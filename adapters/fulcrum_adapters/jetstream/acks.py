@@ -64,7 +64,7 @@ class Post:
         try:
             told = json.loads(message.data)
             fault = told.get("error")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             future.set_exception(self._connection.unavailable("an acknowledgement that is none", doubtful=True))
             return
         if fault:

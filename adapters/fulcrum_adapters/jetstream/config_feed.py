@@ -17,6 +17,8 @@ from fulcrum_mcp.errors import Unavailable
 __all__ = ["JetStreamConfigFeed"]
 
 _STREAM: Final = "KV_FULCRUM_CONFIG"
+_NO_REVISION: Final = 1 << 63
+"""No store counts so far."""
 
 
 class JetStreamConfigFeed:
@@ -41,9 +43,9 @@ class JetStreamConfigFeed:
     async def _heard(self, message: Msg) -> None:
         try:
             revision = json.loads(message.data)["revision"]
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):  # whoever may publish there can say anything
             return
-        if isinstance(revision, int) and revision != self._last:
+        if type(revision) is int and 0 <= revision < _NO_REVISION and revision != self._last:
             async with self._changed:
                 self._last = revision
                 self._changed.notify_all()

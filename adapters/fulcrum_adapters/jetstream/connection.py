@@ -136,7 +136,7 @@ class Connection:
         answer = await self.ask(f"$JS.API.{call}", b"" if body is None else json.dumps(body).encode())
         try:
             told: dict[str, Any] = json.loads(answer.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.unavailable(f"an answer to {call} that is no JSON") from None
         if fault := told.get("error"):
             what = f"NATS at {self.config.place} refuses {call}: {fault.get('description')}"

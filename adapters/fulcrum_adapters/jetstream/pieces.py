@@ -21,6 +21,8 @@ HEADER: Final = "Fulcrum-Pieces"
 """Marks a message whose body speaks of a parcel instead of being one."""
 MOST_BYTES: Final = 160 << 20
 """Two frames of the largest size, and then some."""
+_LONGEST: Final = 64
+"""Characters of a parcel's token; ours have half of it."""
 
 
 def cut(subject: str, body: bytes, name: str, max_payload: int) -> tuple[list[Letter], Letter]:
@@ -48,13 +50,14 @@ def _about(body: bytes) -> Mapping[str, object] | None:
     try:
         about = json.loads(body)
         parcel, pieces = about["parcel"], about["pieces"]
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     sound = (
         isinstance(parcel, str)
+        and len(parcel) <= _LONGEST
         and parcel.isalnum()
         and parcel.isascii()
-        and isinstance(pieces, int)
+        and type(pieces) is int
         and 0 < pieces <= MOST_BYTES // MESSAGE_OVERHEAD
     )
     return about if sound else None
