@@ -8,10 +8,12 @@ may ever parse a record and write it anew.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quote
+from typing import NamedTuple
 
 __all__ = ["GENESIS", "ChainWriter", "RecordDraft", "RecordHead", "RecordRef", "parse_record", "record_hash"]
 
@@ -101,8 +103,7 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHead:
+class RecordHead(NamedTuple):
     """What a line says about its place. `whole`: its hash is the hash of its bytes."""
 
     id: str
@@ -145,8 +146,12 @@ def record_hash(line: bytes) -> str:
     return hashlib.sha256(line[:-_TAIL] + b"}").hexdigest()
 
 
-def _unquote(part: bytes) -> str:
-    return str(json.loads(b'"%b"' % part)) if b"\\" in part else part.decode("ascii")
+def _unquoted(parts: Sequence[bytes]) -> list[str]:
+    """Strings of `_STRING`; as one text where nothing is escaped, since no line ends in one. ValueError: no digits."""
+    text = b"\n".join(parts).decode("ascii")
+    if "\\" not in text:
+        return text.split("\n")
+    return [str(json.loads(f'"{part}"')) for part in text.split("\n")]
 
 
 def parse_record(line: bytes) -> RecordHead | None:
@@ -161,11 +166,12 @@ def parse_record(line: bytes) -> RecordHead | None:
     if foot is None:
         return None
     found = foot[1].decode("ascii")
+    *strings, seq, prev = head.groups()
     try:
-        record_id, _source, record_type, subject, time, tenant, chain = map(_unquote, head.groups()[:7])
+        record_id, _source, record_type, subject, time, tenant, chain = _unquoted(strings)
     except ValueError:  # a \\u without its digits
         return None
-    prev = head[9].decode("ascii")
     whole = record_hash(line) == found
     data = (head.end(), len(line) - _TAIL)
-    return RecordHead(record_id, record_type, tenant, chain, int(head[8]), prev, found, whole, subject, time, data)
+    before = prev.decode("ascii")
+    return RecordHead(record_id, record_type, tenant, chain, int(seq), before, found, whole, subject, time, data)

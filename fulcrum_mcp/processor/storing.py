@@ -5,6 +5,7 @@ is kept whole as a dead letter. While the archive does not answer, what was fetc
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
@@ -36,7 +37,9 @@ class StorerConfig:
     deliveries: int = 512
     """At most in one batch."""
     batch_bytes: int = 2 << 20
-    """About what one batch may hold; three may be in memory."""
+    """About what one batch may hold; two more than `at_once` may be in memory."""
+    at_once: int = 2
+    """Batches that are stored at the same time: while the archive works on one, the next is made ready for it."""
     wait: float = 1.0
     """For something to come."""
     aside: float = 10.0
@@ -78,6 +81,7 @@ class Storer:
         self._most = min(8, self._config.deliveries)
         self._succeeded = -_RECENT
         self._in_hand: list[_Batch] = []
+        self._counting = threading.Lock()
         self.stored = 0
         """Records that were committed, those that were there already included."""
         self.letters = 0
@@ -96,9 +100,13 @@ class Storer:
         queue: asyncio.Queue[_Batch | None] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._fetch_all(queue, stopping))
-            while (batch := await queue.get()) is not None:
-                await self._keep(batch, stopping)
-                self._in_hand.remove(batch)
+            for _ in range(self._config.at_once):
+                tasks.create_task(self._keep_all(queue, stopping))
+
+    async def _keep_all(self, queue: asyncio.Queue[_Batch | None], stopping: asyncio.Event) -> None:
+        while (batch := await queue.get()) is not None:
+            await self._keep(batch, stopping)
+            self._in_hand.remove(batch)
 
     async def _fetch_all(self, queue: asyncio.Queue[_Batch | None], stopping: asyncio.Event) -> None:
         patience = Patience(self._config.longest)
@@ -117,7 +125,8 @@ class Storer:
                 self._in_hand.append(batch)
                 await asyncio.to_thread(self._unpack, batch)  # while the one before it is stored
                 await queue.put(batch)
-        await queue.put(None)
+        for _ in range(self._config.at_once):
+            await queue.put(None)
 
     def _adapt(self, deliveries: Sequence[Delivery]) -> None:
         """So many the next time that about `batch_bytes` come."""
@@ -203,11 +212,13 @@ class Storer:
         conflicts = self._archive.store(records, [text for entry in entries for text in entry.inputs])
         self._succeeded = time.monotonic()
         self._tell(conflicts)
-        self.stored += len(entries) - len(conflicts)
-        self.newest = max(self.newest, *(record.time for record in records))
+        with self._counting:
+            self.stored += len(entries) - len(conflicts)
+            self.newest = max(self.newest, *(record.time for record in records))
 
     def _tell(self, letters: Sequence[DeadLetter]) -> None:
-        self.letters += len(letters)
+        with self._counting:
+            self.letters += len(letters)
         for letter in letters[:_TOLD]:
             _log.error("audit.dead_letter", source=letter.source, what=letter.what, bytes=len(letter.body))
         if len(letters) > _TOLD:
