@@ -40,6 +40,7 @@ class Installation:
         asyncio.run(self._take_stream(found))
         found.take_state(self._chains.load())
         found.take_store(self._reader.lines(None))
+        found.take_links(self._chains)
         return found
 
     async def _take_stream(self, found: Reconciliation) -> None:

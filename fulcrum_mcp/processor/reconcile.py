@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from fulcrum_mcp.core.audit import GENESIS, RecordHead, parse_record
 from fulcrum_mcp.core.checkpoint import CHECKPOINT
-from fulcrum_mcp.ports import SpoolPosition, SpoolSource, StoreState
+from fulcrum_mcp.ports import Chains, Link, SpoolPosition, SpoolSource, StoreState
 from fulcrum_mcp.processor.parcels import unpack
 from fulcrum_mcp.processor.witness import Witness, ranges
 
@@ -23,6 +23,7 @@ What = Literal["missing", "other", "changed", "unlinked", "broken", "unreadable"
 _CHECKPOINT = b'{"type":"%b"' % CHECKPOINT.encode("ascii")
 _START = SpoolPosition(0, 0)
 _AT_ONCE = 256
+_LINKS = 4096
 _TRIES = 3
 _NOWHERE = "nowhere: not in the store, the stream or a spool of this machine; look on the other gateways' machines"
 
@@ -102,13 +103,19 @@ class Reconciliation:
             if head is None:
                 self._unreadable("a line in the store is no record")
             else:
+                if not head.whole:
+                    self._note(head, "changed", "its bytes in the store are not those that were written")
                 self._take_stored(head)
 
-    def _take_stored(self, head: RecordHead) -> None:
+    def take_links(self, chains: Chains) -> None:
+        """What an export leaves out: records behind one that may be on its way. Raises `Unavailable`."""
+        while links := chains.links({name: found.last for name, found in self.store.items()}, _LINKS):
+            for link in links:
+                self._take_stored(link)
+
+    def _take_stored(self, head: RecordHead | Link) -> None:
         self.records += 1
         found = self.store.setdefault(head.chain, Found())
-        if not head.whole:
-            self._note(head, "changed", "its bytes in the store are not those that were written")
         for witness, name in ((self.spool, "spool"), (self.stream, "stream"), (self.claims, "writer or the checks")):
             if witness.take(head.chain, head.seq, head.hash) is False:
                 self._note(head, "other", f"the store has another record there than the {name}")
@@ -123,7 +130,7 @@ class Reconciliation:
             found.size = head.seq
         found.last, found.head = head.seq, head.hash
 
-    def _note(self, head: RecordHead, what: What, where: str) -> None:
+    def _note(self, head: RecordHead | Link, what: What, where: str) -> None:
         self.notes.append(Difference(head.chain, head.seq, head.seq, what, where))
 
     def _unreadable(self, where: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from archive_rig import call_drafts
+from archive_rig import call_drafts, hour_start
 from processor_doubles import parcels_of
 from processor_processes import Processors, within
 from psycopg import sql
@@ -24,13 +24,19 @@ pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(240)]
 _END_LEADER = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'fulcrum-leader'"
 
 
-def blocks(writer: str, number: int, tenants: Sequence[str] = ("default", "acme")) -> list[Parcel]:
-    """Group commits of two calls each."""
+def blocks(
+    writer: str, number: int, tenants: Sequence[str] = ("default", "acme"), at: int | None = None
+) -> list[Parcel]:
+    """Group commits of two calls each; `at`: when, us."""
     chance = random.Random(writer)
     return parcels_of(
         writer,
         [
-            [draft for _ in range(2) for draft in call_drafts(tenant=chance.choice(tenants), charged={"calls": 1})]
+            [
+                draft
+                for _ in range(2)
+                for draft in call_drafts(tenant=chance.choice(tenants), charged={"calls": 1}, at=at)
+            ]
             for _ in range(number)
         ],
     )
@@ -180,7 +186,7 @@ def test_processors_and_servers_that_are_killed_lose_and_double_nothing(
 
 def test_a_planted_loss_is_found(processors: Processors, own_nats: NatsServer) -> None:
     """The verdict that the tests above rely on is one that finds what is missing."""
-    parcels = blocks("w1", 10, ("default",))
+    parcels = blocks("w1", 10, ("default",), at=hour_start())  # what is missing for long is not on its way any more
     asyncio.run(send(own_nats.url, [*parcels[:4], *parcels[5:]]))
     one = processors.start()
     within(30, lambda: asyncio.run(confirmed(own_nats.url)) == {"w1.default": parcels[3].last})

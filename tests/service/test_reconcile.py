@@ -91,7 +91,7 @@ class Host:
             timeout=120,
             env={**os.environ, **self.processors.environ},
         )
-        return ran.returncode, json.loads(ran.stdout) if ran.stdout else ran.stderr
+        return ran.returncode, json.loads(ran.stdout) if ran.stdout else {"said": ran.stderr}
 
 
 @pytest.fixture

@@ -146,6 +146,16 @@ def test_links_that_do_not_fit_and_lines_that_are_none_are_found() -> None:
     ]
 
 
+def test_records_that_an_export_leaves_out_are_asked_for_by_their_links() -> None:
+    place = Place(ALL, [], [*range(4), *range(6, 30)])
+    found = Reconciliation()
+    read_spools(place.log, found)
+    found.take_store(LOG.lines[:4])  # as if what follows might still wait for seq 5
+    found.take_links(place.archive)
+    assert brief(found.differences()) == [(CHAIN, 5, 6, "in the spool, not in the store")]
+    assert (found.records, found.store[CHAIN].last, found.store["w.acme"].size) == (28, 20, 10)
+
+
 def test_a_broken_chain_and_a_damaged_parcel_are_told() -> None:
     place = Place(ALL, [], ALL)
     found = Reconciliation()
