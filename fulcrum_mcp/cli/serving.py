@@ -42,6 +42,7 @@ async def _serve_installation(settings: Settings, worker: Worker | None, planes:
             say(f"fulcrum server {__version__} at http://{started.address} ({_PLANES[planes]})")
 
     await server.run(ready)
+    installation.check_ended()
 
 
 async def _serve(settings: Settings, worker: Worker | None) -> None:

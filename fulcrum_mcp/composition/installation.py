@@ -6,6 +6,8 @@ waits in the spool. Postgres must answer: without it nobody knows what to enforc
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -28,6 +30,7 @@ from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.postgres.keys import PostgresKeys
 from fulcrum_adapters.postgres.policies import PostgresPolicies
 from fulcrum_adapters.postgres.switches import PostgresSwitches
+from fulcrum_adapters.postgres.takeover import PostgresTakeover
 from fulcrum_adapters.postgres.writers import PostgresWriters
 from fulcrum_adapters.redis.cache import CachedKeys
 from fulcrum_adapters.redis.config import RedisConfig
@@ -52,8 +55,10 @@ from fulcrum_mcp.gateway.courier import Courier
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
+from fulcrum_mcp.gateway.lease import Lease
 from fulcrum_mcp.gateway.metrics import gauge
 from fulcrum_mcp.gateway.records import outcome_unknown_draft
+from fulcrum_mcp.gateway.undertaker import Undertaker
 from fulcrum_mcp.ports import AuditLog, Metric, OpenCall
 from fulcrum_mcp.settings import Settings
 
@@ -80,16 +85,19 @@ class Installation:
         self._fence = FencedLedger(self._ledger)
         self._keys = _audit_keys(settings)
         self._spool_config = _spool_config(settings)
+        self._lease = Lease() if self._spool_config is None else None
         self._log = self._open_log()
         self._plane: DataPlane | None = None
         self._keeper: LedgerKeeper | None = None
         self._courier: Courier | None = None
+        self._undertaker: Undertaker | None = None
         self._streams: str | None = "not asked yet"
         """Why the streams are not known to be as they should."""
 
     def _open_log(self) -> AuditLog:
         if self._spool_config is None:
-            return JetStreamLog(self._connection.config, never_sent_draft)
+            assert self._lease is not None
+            return JetStreamLog(self._connection.config, never_sent_draft, barred=self._lease.fault)
         return Spool.open(self._folder / "spool", self._spool_config)
 
     def backing(self) -> Backing:
@@ -154,9 +162,13 @@ class Installation:
         self._plane = plane
         self._finish_own(plane.journal)
         registry = PostgresWriters(self._database)
-        self._keeper = LedgerKeeper(self._ledger, self._fence, registry, plane.journal, self._budgets)
-        if self._spool_config is not None:
-            stream = JetStreamAuditStream(self._connection)
+        self._keeper = LedgerKeeper(
+            self._ledger, self._fence, registry, plane.journal, self._budgets, self._lease, _end_process
+        )
+        stream = JetStreamAuditStream(self._connection)
+        if self._spool_config is None:
+            self._undertaker = Undertaker(PostgresTakeover(self._database), plane.journal, stream.oldest)
+        else:
             source = SpoolReader(self._folder / "spool", self._folder / "aside")
             self._courier = Courier(source, stream, FileLeadership(self._folder / "courier.lock"))
         return [_Parts(self)]
@@ -188,9 +200,13 @@ class Installation:
         self._keeper.start()
         if self._courier is not None:
             self._courier.start()
+        if self._undertaker is not None:
+            self._undertaker.start()
 
     async def end(self) -> None:
         """Carry what is left for a moment; then say to the others whether anything still is."""
+        if self._undertaker is not None:
+            await self._undertaker.close()
         carried = self._courier is None or await self._courier.close()
         if self._keeper is not None:
             await self._keeper.close(retire=carried)
@@ -198,6 +214,14 @@ class Installation:
     async def disconnect(self) -> None:
         """Leave NATS. Idempotent."""
         await self._connection.close()
+
+    def check_ended(self) -> None:
+        """After the server has ended: `Unavailable` if it did so because another gateway had taken over from it."""
+        if self._lease is not None and self._lease.ended:
+            raise Unavailable(
+                "this gateway was not heard for a minute (stopped, or cut off from Postgres); another one has finished "
+                "its calls, so it has ended; start it again"
+            )
 
     def parts(self) -> Mapping[str, Part]:
         """What readiness tells: without the ledger budgeted calls are denied, without NATS the spool fills."""
@@ -244,6 +268,11 @@ class _Parts:
                 await self._checking
         await self._installation.end()
         await self._installation.disconnect()
+
+
+def _end_process() -> None:
+    """As if told to end from outside."""
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def open_installation(settings: Settings) -> Installation:

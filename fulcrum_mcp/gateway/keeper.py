@@ -19,6 +19,7 @@ from fulcrum_mcp.core.budget import Budget, BudgetUsage, Commit, Match, Operatio
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
+from fulcrum_mcp.gateway.lease import Lease, lease_clock
 from fulcrum_mcp.ports import BudgetLedger, SharedLedger, WriterRegistry
 
 __all__ = ["FencedLedger", "LedgerKeeper"]
@@ -70,12 +71,17 @@ class LedgerKeeper:
         registry: WriterRegistry,
         journal: Journal,
         budgets: Callable[[], Sequence[Budget]],
+        lease: Lease | None = None,
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
+        """`lease`: of a writer without a spool; `lost` is called when another gateway has taken over from it."""
         self._ledger = ledger
         self._fence = fence
         self._registry = registry
         self._journal = journal
         self._budgets = budgets
+        self._lease = lease
+        self._lost = lost
         self._declared: tuple[str, str] | None = None
         self._beat_at = 0.0
         self._task: asyncio.Task[None] | None = None
@@ -101,12 +107,20 @@ class LedgerKeeper:
                 else:
                     _log.warning("ledger does not serve", reason=waiting)
                 self.waiting = waiting
+            if self._lease is not None and self._lease.ended:
+                _log.error("another gateway has taken over from this one", writer=self._journal.writer)
+                self._lost()
+                return
             await asyncio.sleep(CALM if waiting is None else URGENT)
 
     async def turn(self) -> str | None:
         """Declare, beat, rebuild: whatever is due. Why the ledger does not serve yet, or None. Raises `Unavailable`."""
-        epoch, valid = await asyncio.to_thread(self._ledger.epoch)
         writer = self._journal.writer
+        if time.monotonic() - self._beat_at > BEAT:
+            self._beat_at = time.monotonic()
+            with contextlib.suppress(Unavailable):  # the ledger serves without the store; it is told there
+                await self._beat(writer)
+        epoch, valid = await asyncio.to_thread(self._ledger.epoch)
         if self._declared is None and valid:
             await self._settle_left(writer)
         if self._declared != (writer, epoch):
@@ -114,17 +128,18 @@ class LedgerKeeper:
             await asyncio.to_thread(self._registry.declare, writer, epoch, heads, now_ns())
             self._declared = (writer, epoch)
             self._fence.open_to_reserve = True
-        if time.monotonic() - self._beat_at > BEAT:
-            self._beat_at = time.monotonic()
-            beating = asyncio.to_thread(self._registry.beat, writer, now_ns())
-            if valid:
-                with contextlib.suppress(Unavailable):  # the ledger serves without the store; it is told there
-                    await beating
-            else:
-                await beating
         if valid:
             return None
         return await asyncio.to_thread(self._rebuild, epoch)
+
+    async def _beat(self, writer: str) -> None:
+        lease, asked_at = self._lease, lease_clock()
+        alive = await asyncio.to_thread(self._registry.beat, writer, now_ns(), streamed=lease is not None)
+        if lease is not None:
+            if alive:
+                lease.renew(asked_at)
+            else:
+                lease.end()
 
     async def _settle_left(self, writer: str) -> None:
         """What a dead process of this writer held is committed at its estimate; else it would be renewed for ever."""

@@ -23,6 +23,7 @@ from fulcrum_mcp.ports.reading import AuditQuery, AuditReader, DecisionRecord, S
 from fulcrum_mcp.ports.spool import SpoolChunk, SpoolPosition, SpoolSource
 from fulcrum_mcp.ports.store import AuditStore, StoreBatch, StoreState
 from fulcrum_mcp.ports.stream import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel, StreamLag, StreamView
+from fulcrum_mcp.ports.takeover import OpenPage, StoredPlace, Takeover
 from fulcrum_mcp.ports.telemetry import Buckets, Metric, Point, Span, SpanSink
 from fulcrum_mcp.ports.upstream import ServerSentEvent, Upstream, UpstreamReply, UpstreamRequest
 
@@ -54,6 +55,7 @@ __all__ = [
     "Link",
     "Metric",
     "OpenCall",
+    "OpenPage",
     "Parcel",
     "Point",
     "PolicyEngine",
@@ -70,11 +72,13 @@ __all__ = [
     "StoreBatch",
     "StoreState",
     "StoredConfig",
+    "StoredPlace",
     "StoredPolicies",
     "StoredRecord",
     "StreamLag",
     "StreamView",
     "SwitchRepository",
+    "Takeover",
     "Upstream",
     "UpstreamReply",
     "UpstreamRequest",

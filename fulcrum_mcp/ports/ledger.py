@@ -79,8 +79,11 @@ class SharedLedger(BudgetLedger, Protocol):
 class WriterRegistry(Protocol):
     """Which writers live and how far the store has what they wrote, *synchronous*; what a rebuild needs."""
 
-    def beat(self, writer: str, at: int) -> None:
-        """This writer lives at `at` (ns); one that has not said so for a minute is dead. Raises `Unavailable`."""
+    def beat(self, writer: str, at: int, *, streamed: bool = False) -> bool:
+        """This writer lives at `at` (ns); one that has not said so for a minute is dead. Raises `Unavailable`.
+
+        `streamed`: it has no spool (see `Takeover`). False: it was taken over, and must not write any more.
+        """
         ...
 
     def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:

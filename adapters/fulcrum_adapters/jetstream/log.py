@@ -57,12 +57,20 @@ class JetStreamLog:
     """An `AuditLog` with a thread of its own for the connection. Its writer is new with every process."""
 
     def __init__(
-        self, config: JetStreamConfig, correct: Callable[[OpenCall], RecordDraft], seconds: float = _SECONDS
+        self,
+        config: JetStreamConfig,
+        correct: Callable[[OpenCall], RecordDraft],
+        seconds: float = _SECONDS,
+        barred: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`correct` makes the `finished` record of a call whose `decided` one is there though it was denied."""
+        """`correct` makes the `finished` record of a call whose `decided` one is there though it was denied.
+
+        `barred`: why nothing may be sent now; None: it may.
+        """
         self.writer = "w" + "".join(secrets.choice(_ALPHABET) for _ in range(7))
         self._place = config.place
         self._correct = correct
+        self._barred = barred
         self._seconds = seconds
         self._chains: dict[str, ChainWriter] = {}
         self._heads: dict[str, int] = {}
@@ -121,6 +129,7 @@ class JetStreamLog:
         """See `AuditLog`."""
         if self._closed:
             raise Unavailable("the audit log is closed; nothing is forwarded without its record")
+        self._check()
         with self._lock:
             if self._doubt is not None:
                 raise Unavailable(
@@ -138,6 +147,15 @@ class JetStreamLog:
             self._denied[:0] = denied
             raise
         return _Block(drafts, [*arrived, *refs], parcels, saved, denied)
+
+    def _check(self) -> None:
+        if (why := self._barred()) is not None:
+            raise Unavailable(why)
+
+    async def _publish(self, parcels: Sequence[Parcel]) -> None:
+        """The last look is on the thread that sends, so that a process that was stopped meanwhile sends nothing."""
+        self._check()
+        await self._stream.publish(parcels)
 
     def _chain(self, tenant: str) -> ChainWriter:
         chain = self._chains.get(tenant)
@@ -171,7 +189,7 @@ class JetStreamLog:
         """See `AuditLog`."""
         if not block.parcels:
             return
-        sending = self._ask(self._stream.publish(block.parcels))
+        sending = self._ask(self._publish(block.parcels))
         try:
             sending.result(self._seconds * 2)
         except (Unavailable, TimeoutError) as exc:
@@ -193,7 +211,7 @@ class JetStreamLog:
             await asyncio.sleep(_AGAIN)
             try:
                 await self._connection.ready()
-                await self._stream.publish(block.parcels)
+                await self._publish(block.parcels)
             except FulcrumError as exc:
                 _log.info("records still not acknowledged", reason=str(exc))
                 continue

@@ -16,7 +16,7 @@ from fulcrum_mcp.core.books import Books, Past, Place, Spent, Unsettled
 from fulcrum_mcp.core.budget import Amounts, Budget
 from fulcrum_mcp.core.window import window_at
 
-__all__ = ["PostgresWriters"]
+__all__ = ["TOUCH", "PostgresWriters"]
 
 SECOND = 1_000_000_000
 _MICRO = 1_000
@@ -25,27 +25,32 @@ _PATIENCE: Final = 60.0
 _SINGLE: Final = 86_400 * SECOND
 """Unsettled calls older than that are not told one by one."""
 
-_TOUCH = """\
+TOUCH = """\
 UPDATE fulcrum.beats SET
   silent_from = CASE WHEN last_at < clock_timestamp() - interval '20 s' THEN last_at ELSE silent_from END,
   silent_until = CASE WHEN last_at < clock_timestamp() - interval '20 s' THEN clock_timestamp() ELSE silent_until END,
   last_at = clock_timestamp()
 """
 _BEAT = """\
-INSERT INTO fulcrum.writers (writer, seen_at) VALUES (%s, clock_timestamp())
-ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at
+INSERT INTO fulcrum.writers AS known (writer, seen_at, streamed) VALUES (%s, clock_timestamp(), %s)
+ON CONFLICT (writer) DO UPDATE SET seen_at = excluded.seen_at, streamed = excluded.streamed
+WHERE known.taken_by IS NULL
 """
 _DECLARE = """\
-INSERT INTO fulcrum.writers (writer, seen_at, epoch, heads) VALUES (%s, clock_timestamp(), %s, %s)
+INSERT INTO fulcrum.writers AS known (writer, seen_at, epoch, heads) VALUES (%s, clock_timestamp(), %s, %s)
 ON CONFLICT (writer) DO UPDATE SET
   seen_at = excluded.seen_at, epoch = excluded.epoch, heads = excluded.heads, retired_at = NULL
+WHERE known.taken_by IS NULL
 """
 _RETIRE = "UPDATE fulcrum.writers SET retired_at = clock_timestamp() WHERE writer = %s AND retired_at IS NULL"
-_SWEEP = "DELETE FROM fulcrum.writers WHERE seen_at < clock_timestamp() - interval '7 days'"
+_SWEEP = """\
+DELETE FROM fulcrum.writers WHERE CASE WHEN streamed THEN done_at < clock_timestamp() - interval '90 days'
+  ELSE seen_at < clock_timestamp() - interval '7 days' END
+"""
 
 _ALIVE = """\
 SELECT writer, epoch, heads FROM fulcrum.writers, fulcrum.beats
-WHERE retired_at IS NULL AND (
+WHERE retired_at IS NULL AND taken_by IS NULL AND (
   seen_at > clock_timestamp() - interval '60 s'
   OR (silent_until > clock_timestamp() - interval '60 s' AND seen_at > silent_from - interval '60 s'))
 """
@@ -105,18 +110,18 @@ class PostgresWriters:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def beat(self, writer: str, at: int) -> None:
+    def beat(self, writer: str, at: int, *, streamed: bool = False) -> bool:
         """See `WriterRegistry`."""
         del at
         with self._database.session("fulcrum_gateway") as session:
-            session.execute(_TOUCH)
-            session.execute(_BEAT, (writer,))
+            session.execute(TOUCH)
+            return session.execute(_BEAT, (writer, streamed)).rowcount == 1
 
     def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:
         """See `WriterRegistry`."""
         del at
         with self._database.session("fulcrum_gateway") as session:
-            session.execute(_TOUCH)
+            session.execute(TOUCH)
             session.execute(_DECLARE, (writer, epoch, Jsonb(dict(heads))))
             session.execute(_SWEEP)
 
@@ -129,7 +134,7 @@ class PostgresWriters:
         """See `WriterRegistry`."""
         del at
         with self._database.session("fulcrum_gateway") as session:
-            session.execute(_TOUCH)
+            session.execute(TOUCH)
             undeclared = session.execute(_UNDECLARED, (epoch,)).fetchall()
             behind = session.execute(_BEHIND, (epoch,)).fetchall()
         return [
