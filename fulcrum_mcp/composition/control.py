@@ -124,7 +124,7 @@ def open_control(
             record=record,
             changed=changed,
         ),
-        servers=Servers(lambda: views),
+        servers=Servers(lambda: views, OPERATOR.tenant),
         identity=IdentityChain(verifier, tokens=tokens, forget=verifier.forget),
         mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),
         key_repository=keys,

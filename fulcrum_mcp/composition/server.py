@@ -27,7 +27,7 @@ from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
 from fulcrum_mcp.api.siblings import RelayedFace, Siblings
 from fulcrum_mcp.composition.audit_face import StoredTrail
 from fulcrum_mcp.composition.backing import Backing, Companion, embedded_backing
-from fulcrum_mcp.composition.control import ControlPlane, open_control
+from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
@@ -325,6 +325,7 @@ async def open_server(
         audit=StoredTrail(backing.open_reader, plane.stores.keys, backing.drain),
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
+        operator=OPERATOR.tenant,
         metrics=lambda: server.metrics(),  # noqa: PLW0108 - there is no server yet
     )
     companions = backing.companions(plane)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from fulcrum_mcp.control.access import require
+from fulcrum_mcp.control.access import require_of_operator
 from fulcrum_mcp.control.record import POLICIES_PUBLISHED, Record, unannounced, unrecorded
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.policy import PolicySource, source_digest
@@ -99,9 +99,7 @@ class Policies:
         return self._find(number)
 
     def _require(self, principal: Principal, scope: str) -> None:
-        require(principal, scope)
-        if principal.tenant != self._owner:
-            require(principal, "platform")
+        require_of_operator(principal, scope, self._owner)
 
     def _find(self, number: int | None) -> StoredPolicies:
         found = self._repository.get(number)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fulcrum_mcp.control.access import require
+from fulcrum_mcp.control.access import require_of_operator
 from fulcrum_mcp.core.call import Principal
 
 __all__ = ["ServerView", "Servers", "server_document"]
@@ -24,14 +24,18 @@ class ServerView:
 
 
 class Servers:
-    """The use cases; changing servers over the API comes later, and never for commands."""
+    """The use cases; changing servers over the API comes later, and never for commands.
 
-    def __init__(self, configured: Callable[[], Sequence[ServerView]]) -> None:
+    `owner`: the operator's tenant. Commands, addresses and paths are of the host that all tenants share.
+    """
+
+    def __init__(self, configured: Callable[[], Sequence[ServerView]], owner: str = "") -> None:
         self._configured = configured
+        self._owner = owner
 
     def list(self, principal: Principal) -> Sequence[ServerView]:
         """In the order of the file. Raises `Unprivileged`."""
-        require(principal, "admin")
+        require_of_operator(principal, "admin", self._owner)
         return self._configured()
 
 

@@ -54,6 +54,8 @@ class RestDeps:
     refuses: Callable[[str | None, str | None], str | None]
     oauth: OAuthMetadata | None = None
     metrics: Callable[[], Sequence[Metric]] = tuple
+    operator: str = ""
+    """The tenant to whom the figures of the whole process belong."""
     max_body: int = 64 * 1024
     max_policies: int = 8 * 1024 * 1024
     """Bytes of a whole policy folder."""

@@ -271,4 +271,10 @@ def test_readiness_names_each_part(rest: Rest) -> None:
     rest.parts["store"] = rest.parts["store"]._replace(ready=False, detail="disk full")
     answer = rest.client.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["parts"] == {"store": {"ready": False, "detail": "disk full"}}
+    assert answer.json()["parts"] == {"store": {"ready": False}}
+
+
+def test_what_belongs_to_the_whole_process_is_not_for_an_admin_of_another_tenant(rest: Rest) -> None:
+    for path in ("/api/v1/servers", "/metrics", "/api/v1/policies"):
+        assert rest.client.get(path, headers={"authorization": "Bearer other"}).status_code == 403
+        assert rest.client.get(path, headers=ROOT).status_code == 200
