@@ -78,6 +78,8 @@ class Governed:
         self.process: asyncio.subprocess.Process | None = None
         self.environ: dict[str, str] | None = None
         """None: this process's own."""
+        self.patience = 20.0
+        """Seconds until it must be ready."""
         self._number = 0
 
     async def spawn(self, command: Sequence[str], *, pipes: bool) -> asyncio.subprocess.Process:
@@ -142,7 +144,7 @@ class Up(Governed):
             answer = await self._send(b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             return answer is not None and answer[0] == 200
 
-        await until(ready, "fulcrum up is ready")
+        await until(ready, f"{self.name} is ready", self.patience)
         self.running.set()
 
     async def call(self, tool: str, text: str) -> dict[str, Any] | None:

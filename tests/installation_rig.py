@@ -70,6 +70,7 @@ class Replica(Up):
         self.name = name
         self.data = data
         self.environ = dict(environ)
+        self.patience = 60.0  # a ledger that was lost is rebuilt first, and waits for what killed processors had taken
         self._command = [
             *FULCRUM, "server", "--config", str(config), "--data", str(data), "--log", "warning",
             "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}", *more,

@@ -22,8 +22,8 @@ __all__ = ["JetStreamAuditFeed"]
 
 _log = structlog.get_logger("fulcrum.nats")
 
-_ACK_WAIT: Final = 30.0
-"""Seconds after which a processor that has said nothing is taken for dead."""
+_ACK_WAIT: Final = 10.0
+"""Seconds after which a processor that has said nothing is taken for dead: so long a lost ledger may wait for records."""
 _MOST_UNACKNOWLEDGED: Final = 4096
 _NOTHING: Final = frozenset({"404", "408"})
 
