@@ -23,7 +23,7 @@ __all__ = ["JetStreamAuditFeed"]
 _log = structlog.get_logger("fulcrum.nats")
 
 _ACK_WAIT: Final = 10.0
-"""Seconds after which a processor that has said nothing is taken for dead: so long a lost ledger may wait for records."""
+"""Seconds after which a processor that has said nothing is taken for dead; a rebuild of the ledger may wait so long."""
 _MOST_UNACKNOWLEDGED: Final = 4096
 _NOTHING: Final = frozenset({"404", "408"})
 
