@@ -27,6 +27,11 @@ _LOCK = 0x66756C6372756D
 _PAUSE = 0.1
 _OLDEST = 160_000
 _TABLE = "schema_revision"
+_STRANGERS = """
+SELECT n.nspname, r.rolname FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
+  WHERE n.nspname IN ('fulcrum', 'metrics') AND NOT r.rolsuper
+    AND NOT pg_catalog.pg_has_role(current_user, n.nspowner, 'MEMBER')
+"""
 
 
 class SchemaState(NamedTuple):
@@ -72,6 +77,7 @@ def upgrade(config: PostgresConfig, *, patience: float = 60.0) -> tuple[SchemaSt
     with closing(connection):
         try:
             before = _look(connection, config)
+            _see_owners(connection)
             if before.current:
                 return before, before
             connection.rollback()
@@ -108,12 +114,25 @@ def _upgrade(
         connection.execute("SET LOCAL statement_timeout = 0")
         _wait_for_lock(connection, config, patience)
         before = _look(connection, config)
+        _see_owners(connection)  # again: nobody makes it now but who holds the lock, or a stranger
         if not before.current:
             _run(connection, bind)
+            _see_owners(connection)
         connection.commit()
     except (DBAPIError, psycopg.Error) as exc:
         raise _fault(exc, connection, config) from exc
     return before, before._replace(found=before.latest)
+
+
+def _see_owners(connection: Connection) -> None:
+    """Whose schema it is may drop and replace what is in it, whoever made that. Raises `Unavailable`."""
+    found = connection.execute(_STRANGERS).fetchone()
+    if found is not None:
+        raise Unavailable(
+            f'the schema {found[0]} belongs to the role "{found[1]}", who could replace everything in it; see what it '
+            "holds, then drop it, or as a superuser make it the property of the user in postgres.url "
+            f"(ALTER SCHEMA {found[0]} OWNER TO ...). Nothing was changed."
+        )
 
 
 def _run(connection: Connection, bind: Bind) -> None:
