@@ -197,8 +197,9 @@ class Follower:
             self._forced = False
             try:
                 await feed.announce(current.config_revision, current.revision)
-            except FulcrumError as fault:
-                _log.debug("change not announced yet", reason=str(fault))
+            except Exception as fault:  # noqa: BLE001 - telling must not end while the gateway runs
+                say = _log.debug if isinstance(fault, FulcrumError) else _log.exception
+                say("change not announced yet", reason=str(fault))
                 self._forced = True
                 self._untold.set()
                 await asyncio.sleep(_AGAIN)

@@ -216,13 +216,14 @@ class Server:
         ]
 
     async def close(self) -> None:
-        """End everything in order: what was answered is settled, recorded and stored."""
-        await self.telemetry.close()
-        await self.plane.close()
-        for companion in reversed(self.companions):
-            await companion.close()
-        self.control.close()
-        self.backing.close()
+        """End everything in order, whatever of it fails: what was answered is settled, recorded and stored."""
+        async with contextlib.AsyncExitStack() as last_first:
+            last_first.callback(self.backing.close)
+            last_first.callback(self.control.close)
+            for companion in self.companions:
+                last_first.push_async_callback(companion.close)
+            last_first.push_async_callback(self.plane.close)
+            last_first.push_async_callback(self.telemetry.close)
 
 
 def _allow_descriptors() -> None:

@@ -49,8 +49,6 @@ class Telemetry:
         """Send what waits. Idempotent."""
         await self._faces.close()
         self._settler.tracer = None
-        if self._spans is not None:
-            await asyncio.to_thread(self._spans.close)
-        if self._metrics is not None:
-            await asyncio.to_thread(self._metrics.close)
+        ending = [sink.close for sink in (self._spans, self._metrics) if sink is not None]
         self._spans = self._metrics = None
+        await asyncio.gather(*map(asyncio.to_thread, ending))

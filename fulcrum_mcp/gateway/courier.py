@@ -105,8 +105,8 @@ class Courier:
             self._stored[chain] = seq
 
     def lag(self) -> CourierLag:
-        """What is under way."""
-        marks = [mark for writer in self._writers.values() for mark in writer.marks]
+        """What is under way; asked by any thread."""
+        marks = [mark for writer in tuple(self._writers.values()) for mark in tuple(writer.marks)]
         oldest = min((mark.since for mark in marks), default=None)
         waiting = 0.0 if oldest is None else time.monotonic() - oldest
         return CourierLag(sum(mark.records for mark in marks), sum(mark.size for mark in marks), waiting)

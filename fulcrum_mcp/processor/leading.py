@@ -68,17 +68,20 @@ class Leader:
     @property
     def broken(self) -> Mapping[str, str]:
         """Why, by chain; known while it leads."""
-        return {} if self._verifier is None else dict(self._verifier.broken)
+        verifier = self._verifier  # the thread that leads may let go of it at any moment
+        return {} if verifier is None else dict(verifier.broken)
 
     @property
     def gaps(self) -> Mapping[str, Gap]:
         """Chains that wait for a record; known while it leads."""
-        return {} if self._verifier is None else dict(self._verifier.gaps)
+        verifier = self._verifier
+        return {} if verifier is None else dict(verifier.gaps)
 
     @property
     def unsigned(self) -> int:
         """Records that no checkpoint covers; known while it leads."""
-        return 0 if self._verifier is None else self._verifier.unsigned
+        verifier = self._verifier
+        return 0 if verifier is None else verifier.unsigned
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Lead when nobody else does; ends when `stopping` is set, with everything that is stored signed."""

@@ -18,6 +18,8 @@ class TelemetryConfig:
     every: float = 15.0
     """Between two exports of metrics."""
     timeout: float = 5.0
+    leaving: float = 2.0
+    """For what still waits at the end; whoever ends must not wait longer for a collector that is silent."""
     queue: int = 8192
     """Spans that may wait; beyond it the newest are dropped."""
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import structlog
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter
@@ -13,6 +14,8 @@ from fulcrum_adapters.telemetry.config import TelemetryConfig
 from fulcrum_mcp.ports import Buckets, Metric, Point
 
 __all__ = ["OtlpMetrics"]
+
+_log = structlog.get_logger("fulcrum.telemetry")
 
 
 class OtlpMetrics:
@@ -33,8 +36,14 @@ class OtlpMetrics:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._config.every):
+            self._try()
+        self._try()
+
+    def _try(self) -> None:
+        try:
             self.export()
-        self.export()
+        except Exception:  # noqa: BLE001 - read while the loop counts on: what failed now is told the next time
+            _log.exception("metrics not exported")
 
     def export(self) -> None:
         """Send them now."""
@@ -77,5 +86,5 @@ class OtlpMetrics:
     def close(self) -> None:
         """Send a last time, and stop. Idempotent."""
         self._stopping.set()
-        self._thread.join(self._config.timeout)
+        self._thread.join(self._config.leaving)
         self._exporter.shutdown()

@@ -1,5 +1,7 @@
 """Spans to a collector, in the background; a collector that is away costs spans, never calls."""
 
+import threading
+
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -21,11 +23,12 @@ class OtlpSpans:
     def __init__(self, config: TelemetryConfig, exporter: SpanExporter | None = None) -> None:
         self._resource = config.resource()
         self._scope = InstrumentationScope("fulcrum", config.version)
-        exporter = exporter or OTLPSpanExporter(
+        self._leaving = config.leaving
+        self._exporter = exporter or OTLPSpanExporter(
             endpoint=config.url("traces"), headers=config.headers, timeout=config.timeout
         )
         self._processor = BatchSpanProcessor(
-            exporter, max_queue_size=config.queue, max_export_batch_size=min(_BATCH, config.queue)
+            self._exporter, max_queue_size=config.queue, max_export_batch_size=min(_BATCH, config.queue)
         )
 
     def export(self, spans: list[Span]) -> None:
@@ -49,7 +52,11 @@ class OtlpSpans:
 
     def close(self) -> None:
         """Send what waits, for a moment. Idempotent."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        sending = threading.Thread(target=self._processor.shutdown, name="fulcrum-last-spans", daemon=True)
+        sending.start()
+        sending.join(self._leaving)
+        if sending.is_alive():  # the processor itself would wait for half a minute
+            self._exporter.shutdown()
 
 
 def _context(trace: str, span: str, *, remote: bool) -> SpanContext:

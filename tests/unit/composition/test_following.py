@@ -331,3 +331,24 @@ async def test_kill_switch_does_not_wait_while_a_folder_is_tried(
     finally:
         gate.set()
         await follower.close()
+
+
+async def test_a_bug_of_the_feed_does_not_end_the_telling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "_AGAIN", 0.01)
+    store, broker = Store(), MemoryBroker()
+    replica = Replica(tmp_path, store, broker)
+    assert replica.feed is not None
+    announce, bugs = replica.feed.announce, [ValueError("a bug")]
+
+    async def buggy(revision: int, digest: str) -> None:
+        if bugs:
+            raise bugs.pop()
+        await announce(revision, digest)
+
+    monkeypatch.setattr(replica.feed, "announce", buggy)
+    replica.follower.start()
+    try:
+        await until(lambda: broker.revision == store.revision(), "told all the same")
+    finally:
+        await replica.follower.close()
+    assert not bugs

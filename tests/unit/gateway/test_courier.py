@@ -1,7 +1,8 @@
 """The courier over a real spool and a stream in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from fulcrum_adapters.memory.stream import MemoryAuditFeed, MemoryAuditStream, M
 from fulcrum_adapters.spool import FileLeadership, Spool, SpoolReader
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.gateway.courier import Courier, CourierConfig
+from fulcrum_mcp.gateway.parcels import Packer
+from fulcrum_mcp.gateway.under_way import Mark, Writer
 from fulcrum_mcp.ports import Leadership
 
 pytestmark = pytest.mark.anyio
@@ -258,3 +261,17 @@ async def test_what_nobody_confirms_is_not_waited_for_longer_than_said(host: Hos
     async with asyncio.timeout(3):
         assert not await courier.close(0.3)
     await host.taker.until(host.written)
+
+
+async def test_its_lag_can_be_asked_for_while_another_writer_is_found(host: Host) -> None:
+    courier = host.courier()
+    late = Writer(Packer("late", 1, 0.0))
+
+    class Marks(deque[Mark]):
+        def __iter__(self) -> Iterator[Mark]:
+            courier._writers["late"] = late  # as the thread that gathers does
+            return super().__iter__()
+
+    courier._writers["early"] = Writer(Packer("early", 1, 0.0), marks=Marks())
+    assert courier.lag().records == 0
+    assert list(courier._writers) == ["early", "late"]

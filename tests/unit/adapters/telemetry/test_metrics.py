@@ -1,6 +1,10 @@
 """Metrics arrive at a collector as `/metrics` shows them."""
 
+from collections.abc import Sequence
+from threading import Event
+
 from otlp_collector import open_collector
+from structlog.testing import capture_logs
 
 from fulcrum_adapters.telemetry import OtlpMetrics, TelemetryConfig
 from fulcrum_mcp.ports import Buckets, Metric, Point
@@ -30,3 +34,21 @@ def test_every_kind_of_metric_arrives() -> None:
     histogram = found["fulcrum_call_duration_seconds"].histogram.data_points[0]
     assert (list(histogram.bucket_counts), histogram.count, histogram.sum) == ([1, 2, 3], 6, 4.5)
     assert len(collector.metrics) == 2  # closing sends a last time
+
+
+def test_figures_that_could_not_be_read_are_told_the_next_time() -> None:
+    again = Event()
+    faults = [RuntimeError("dictionary changed size during iteration")]
+
+    def read() -> Sequence[Metric]:
+        if faults:
+            raise faults.pop()
+        again.set()
+        return METRICS
+
+    with open_collector() as collector, capture_logs() as logs:
+        metrics = OtlpMetrics(TelemetryConfig(collector.endpoint, every=0.01), read)
+        assert again.wait(10)
+        metrics.close()
+    assert [entry["event"] for entry in logs] == ["metrics not exported"]
+    assert collector.metrics

@@ -1,5 +1,6 @@
 """Spans arrive at a collector as they were; one that is away costs nobody anything."""
 
+import socket
 import time
 
 from otlp_collector import open_collector
@@ -34,3 +35,15 @@ def test_a_collector_that_is_away_does_not_hold_up_calls() -> None:
         sink.export(SPANS)
     assert time.perf_counter() - began < 1.0
     sink.close()
+
+
+def test_a_collector_that_never_answers_holds_up_the_end_for_a_moment_only() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        sink = OtlpSpans(TelemetryConfig(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.5, leaving=0.2))
+        sink.export(SPANS * 1000)
+        began = time.perf_counter()
+        sink.close()
+        assert time.perf_counter() - began < 2.0
+        sink.close()
