@@ -3,7 +3,7 @@
     python marking_server.py http PORT NOTES
     python marking_server.py stdio NOTES
 
-Speaks 2026-07-28. Its tools `mark` and `tight` take `text`; a note is a line `TOOL TEXT`. An answer takes up to 8 ms,
+Speaks 2026-07-28. Its tools (`TOOLS`) take `text`; a note is a line `TOOL TEXT`. An answer takes up to 8 ms,
 so that some calls are always under way.
 """
 
@@ -17,13 +17,14 @@ from typing import Any
 
 import httptools
 
-__all__ = ["Marking", "MarkingHttp", "read_notes"]
+__all__ = ["TOOLS", "Marking", "MarkingHttp", "read_notes"]
 
+TOOLS = ("mark", "tight", "scarce", "paced", "halted", "spare")
 _CACHED = {"resultType": "complete", "ttlMs": 3_600_000, "cacheScope": "public"}
 _SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
 _ANSWERS: dict[str, dict[str, Any]] = {
     "server/discover": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, **_CACHED},
-    "tools/list": {"tools": [{"name": name, "inputSchema": _SCHEMA} for name in ("mark", "tight")], **_CACHED},
+    "tools/list": {"tools": [{"name": name, "inputSchema": _SCHEMA} for name in TOOLS], **_CACHED},
     "prompts/list": {"prompts": [], **_CACHED},
     "resources/list": {"resources": [], **_CACHED},
     "resources/templates/list": {"resourceTemplates": [], **_CACHED},
