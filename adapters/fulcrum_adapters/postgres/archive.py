@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from psycopg import errors
 
 from fulcrum_adapters.postgres import dead_letters, spending
+from fulcrum_adapters.postgres.arrays import packed
 from fulcrum_adapters.postgres.audit_rows import COLUMNS, clean, columns_of, fits_key, held, plain, unfit
 from fulcrum_adapters.postgres.database import Database, Session
 from fulcrum_mcp.errors import Conflict, Unavailable
@@ -119,7 +120,7 @@ class PostgresArchive:
             connection.execute(_ENTER)
             fresh: list[ArchivedRecord] = []
             if records:
-                fresh = [records[place - 1] for (place,) in connection.execute(_STORE, columns_of(records))]
+                fresh = [records[place - 1] for (place,) in connection.execute(_STORE, columns_of(records)).fetchall()]
             if len(fresh) < len(records):
                 letters = letters + self._taken(connection, records)
             if fresh:
@@ -177,4 +178,7 @@ def _add_inputs(
         if record not in old and fits_key(record)
     ]
     if rows:
-        connection.execute(_INPUTS, [list(column) for column in zip(*rows, strict=True)])
+        names, tenants, times, texts = zip(*rows, strict=True)
+        connection.execute(
+            _INPUTS, [packed("text", names), packed("text", tenants), packed("bigint", times), packed("bytea", texts)]
+        )

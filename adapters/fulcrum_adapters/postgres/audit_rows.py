@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from fulcrum_adapters.postgres.arrays import ArrayType, Packed, packed
 from fulcrum_mcp.core.books import Place
 from fulcrum_mcp.core.budget import Amounts
 from fulcrum_mcp.ports import ArchivedRecord, Spend
@@ -129,7 +130,7 @@ def _clean(text: str | None) -> str | None:
 
 class _Column(NamedTuple):
     name: str
-    type: str
+    type: ArrayType
     made: Made
 
 
@@ -161,6 +162,6 @@ COLUMNS: Sequence[_Column] = (
 )
 
 
-def columns_of(records: Sequence[ArchivedRecord]) -> list[list[Any]]:
-    """One list of values a column, for `unnest`."""
-    return [list(map(column.made, records)) for column in COLUMNS]
+def columns_of(records: Sequence[ArchivedRecord]) -> list[Packed]:
+    """One array of values a column, for `unnest`."""
+    return [packed(column.type, list(map(column.made, records))) for column in COLUMNS]

@@ -120,5 +120,5 @@ class PostgresChains:
 
 def _links(connection: Session, above: Mapping[str, int], most: int, after: str, upto: str | None) -> list[Link]:
     limits = [list(above), list(above.values()), after, upto is None, upto or "", _NO_SEQ, most, most]
-    rows = connection.execute(_LINKS, limits)
+    rows = connection.execute(_LINKS, limits).fetchall()
     return [Link(chain, tenant, seq, prev.hex(), digest.hex()) for chain, tenant, seq, prev, digest in rows]

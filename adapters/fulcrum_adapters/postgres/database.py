@@ -15,6 +15,7 @@ from psycopg import sql
 from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 
+from fulcrum_adapters.postgres.arrays import know_arrays
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.faults import translated
 from fulcrum_mcp.errors import FulcrumError, Unavailable
@@ -70,6 +71,7 @@ def connect(config: PostgresConfig, *, autocommit: bool = True) -> Connection:
         error = exc if isinstance(exc, psycopg.Error) else psycopg.OperationalError(type(exc).__name__)
         raise translated(error, config) from None
     made.patience = config.timeout
+    know_arrays(made)
     return made
 
 
