@@ -25,7 +25,11 @@ def processor(
     config: ConfigOption = None,
     data: DataOption = None,
     http: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="For /healthz and /readyz; default 127.0.0.1:8081, or PORT.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="For /healthz and /readyz; default 127.0.0.1:8081; 0.0.0.0 and PORT where that is set.",
+        ),
     ] = None,
     log: LogOption = "info",
 ) -> None:
@@ -35,7 +39,12 @@ def processor(
     (FULCRUM_AUDIT_SIGNING_KEY, the same for all); each also as NAME_FILE, or in fulcrum.toml.
     """
     logs.configure(log)
-    settings = load(config, environ=os.environ, overrides={"data": data, "http": http})
+    settings = load(
+        config,
+        environ=os.environ,
+        overrides={"data": data, "http": http},
+        port_host="0.0.0.0",  # noqa: S104 - where a platform says PORT, it is the one that comes
+    )
     for warning in settings.warnings:
         note(f"warning: {warning}")
     _check(settings)

@@ -25,7 +25,10 @@ def server(
     config: ConfigOption = None,
     policies: PoliciesOption = None,
     data: DataOption = None,
-    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default 127.0.0.1:8080, or PORT.")] = None,
+    http: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Default 127.0.0.1:8080; 0.0.0.0 and PORT where that is set."),
+    ] = None,
     grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default 127.0.0.1:50051.")] = None,
     planes: Annotated[
         str, typer.Option(metavar="PLANES", help="both; data: MCP only; control: the API only, without upstreams.")
@@ -44,7 +47,12 @@ def server(
     worker = inherited(os.environ)
     logs.configure(log, worker=None if worker is None else worker.seat.number)
     overrides = {"data": data, "policies": policies, "http": http, "grpc": grpc, "workers": workers}
-    settings = load(config, environ=os.environ, overrides=overrides)
+    settings = load(
+        config,
+        environ=os.environ,
+        overrides=overrides,
+        port_host="0.0.0.0",  # noqa: S104 - where a platform says PORT, it is the one that comes
+    )
     _check(settings)
     if worker is None:
         for warning in settings.warnings:

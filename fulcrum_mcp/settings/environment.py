@@ -86,6 +86,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "FULCRUM_NATS_URL": (("nats", "url"), _text),
     "FULCRUM_NATS_CREDENTIALS": (("nats", "credentials"), _text),
     "FULCRUM_NATS_REPLICAS": (("nats", "replicas"), _whole),
+    "FULCRUM_NATS_MAX_BYTES": (("nats", "max_bytes"), _whole),
     "FULCRUM_NATS_SYNC_ALWAYS": (("nats", "sync_always"), _truth),
     "FULCRUM_NATS_TIMEOUT": (("nats", "timeout"), _seconds),
     "FULCRUM_TELEMETRY_OTLP_ENDPOINT": (("telemetry", "otlp_endpoint"), _text),

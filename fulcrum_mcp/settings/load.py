@@ -38,12 +38,17 @@ Remote = TypeVar("Remote", PostgresSettings, RedisSettings, NatsSettings)
 
 
 def load(
-    config: Path | Sequence[Path] | None, *, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+    config: Path | Sequence[Path] | None,
+    *,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any] | None = None,
+    port_host: str = "127.0.0.1",
 ) -> Settings:
     """Settings from `config` (fulcrum.toml, or a client's JSON with `mcpServers` or `servers`), `environ`, `overrides`.
 
     Several files are taken together: see `layers.merge`. `overrides` are options by name (`data`, `policies`, `http`,
     `grpc`, `anonymous`, `deny_as`, `workers`); None is not given. Without `config`, `FULCRUM_CONFIG` names the file.
+    `port_host`: where it listens when a platform's `PORT` alone says the port.
     Raises `Invalid`; every line of its message is `place: what; remedy`.
     """
     files = _files(config, environ)
@@ -61,7 +66,7 @@ def load(
     servers, odd = _servers(file, places, layers, environ)
     warnings = odd + warnings
     folder = Path.cwd()
-    http = _http(file, places, environ)
+    http = _http(file, places, environ, port_host)
     _check_anonymous(file, http, places)
     return Settings(
         data=_data(file, places, environ, folder),
@@ -123,11 +128,11 @@ def _servers(
     return tuple(found.values()), warnings
 
 
-def _http(file: FileSettings, places: Places, environ: Mapping[str, str]) -> Bind:
+def _http(file: FileSettings, places: Places, environ: Mapping[str, str], port_host: str) -> Bind:
     if file.http is not None:
         return _bind(file.http, places.at(("http",)))
     port = environ.get("PORT")
-    return _bind(f"127.0.0.1:{port}", "PORT") if port else Bind(host="127.0.0.1", port=8080)
+    return _bind(f"{port_host}:{port}", "PORT") if port else Bind(host="127.0.0.1", port=8080)
 
 
 def _bind(text: str, place: str) -> Bind:
@@ -246,7 +251,8 @@ def _server(given: Remote | None, key: str, schemes: Sequence[str], places: Plac
     if given is None:
         return None
     place = places.at((key, "url"))
-    for part in given.url.get_secret_value().split(","):
+    url = given.url.get_secret_value()
+    for part in [url] if key == "postgres" else url.split(","):  # there one scheme stands before all hosts
         scheme, separator, rest = part.strip().partition("://")
         if (not separator and key == "redis") or (separator and scheme in schemes and rest):
             continue

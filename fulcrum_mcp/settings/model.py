@@ -111,7 +111,7 @@ class PostgresSettings(Frozen):
     """The store of an installation with several gateways."""
 
     url: SecretStr
-    """`postgresql://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=...`; the user may act as every role of ours."""
+    """`postgresql://USER:PASSWORD@HOST:PORT[,HOST:PORT]/DATABASE?sslmode=...`; the user may act as every role."""
     pool: Annotated[int, Field(strict=True, ge=1, le=100)] = 8
     """Connections of one process."""
     timeout: Seconds = 5.0
@@ -142,6 +142,8 @@ class NatsSettings(Frozen):
     """The servers run with `sync_interval: always`: what `audit.durability = "stream"` stands on."""
     replicas: Annotated[int, Field(strict=True, ge=1, le=5)] = 1
     """Of every stream."""
+    max_bytes: Annotated[int, Field(strict=True, ge=1 << 20, le=2**53)] = 512 << 20
+    """What the audit stream may hold that no processor has stored, when it is made; a quarter of it for pieces."""
     timeout: Seconds = 5.0
 
 

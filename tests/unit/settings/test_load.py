@@ -178,6 +178,11 @@ def test_environment_wins_over_file_and_options_over_environment(tmp_path: Path)
 
 def test_port_of_the_platform_is_used_when_nothing_else_is_said() -> None:
     assert str(load(None, environ={"PORT": "4321"}).http) == "127.0.0.1:4321"
+    assert str(load(None, environ={"PORT": "4321"}, port_host="0.0.0.0").http) == "0.0.0.0:4321"
+    said = {"PORT": "4321", "FULCRUM_HTTP": "127.0.0.1:1"}
+    assert str(load(None, environ=said, port_host="0.0.0.0").http) == "127.0.0.1:1"
+    with pytest.raises(Invalid, match="only possible on loopback"):
+        load(None, environ={"PORT": "4321", "FULCRUM_ANONYMOUS": "dev"}, port_host="0.0.0.0")
     assert str(load(None, environ={}).http) == "127.0.0.1:8080"
 
 

@@ -25,6 +25,7 @@ def test_parts_are_named_by_the_environment_and_their_passwords_never_shown() ->
         FULCRUM_REDIS_TIMEOUT="0.25",
         FULCRUM_NATS_URL="nats://token@a:4222,nats://token@b:4222",
         FULCRUM_NATS_SYNC_ALWAYS="1",
+        FULCRUM_NATS_MAX_BYTES="1048576",
         FULCRUM_TELEMETRY_OTLP_ENDPOINT="http://collector:4318",
         FULCRUM_TELEMETRY_METRICS="127.0.0.1:9464",
         FULCRUM_AUDIT_SIGNING_KEY=PEM,
@@ -35,6 +36,7 @@ def test_parts_are_named_by_the_environment_and_their_passwords_never_shown() ->
     assert settings.nats is not None
     assert (settings.postgres.pool, settings.postgres.migrate, settings.redis.timeout) == (3, False, 0.25)
     assert settings.nats.sync_always
+    assert settings.nats.max_bytes == 1 << 20
     assert str(settings.telemetry.metrics) == "127.0.0.1:9464"
     assert settings.audit_signing_key is not None
     assert settings.audit_signing_key.get_secret_value().count("\n") == 3
@@ -55,9 +57,22 @@ def test_parts_are_named_by_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "url", ["postgresql://u:a,b@one/f", "postgres://u:p@one:5432,two:5433/f?target_session_attrs=any"]
+)
+def test_one_scheme_stands_before_all_hosts_of_postgres(url: str) -> None:
+    settings = told(FULCRUM_POSTGRES_URL=url)
+    assert settings.postgres is not None
+    assert settings.postgres.url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
     ("variables", "said"),
     [
         ({"FULCRUM_POSTGRES_URL": "mysql://u:hunter2@h"}, "FULCRUM_POSTGRES_URL: [postgres] url must begin with"),
+        (
+            {"FULCRUM_NATS_URL": "nats://n", "FULCRUM_NATS_MAX_BYTES": "1024"},
+            "FULCRUM_NATS_MAX_BYTES: [nats] max_bytes",
+        ),
         ({"FULCRUM_POSTGRES_URL": "db"}, "FULCRUM_POSTGRES_URL: [postgres] url must begin with"),
         ({"FULCRUM_REDIS_URL": "http://h"}, "FULCRUM_REDIS_URL: [redis] url must begin with redis://"),
         ({"FULCRUM_NATS_URL": "nats://a,http://b"}, "FULCRUM_NATS_URL: [nats] url must begin with nats://"),
