@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from fulcrum_adapters.jetstream.config import JetStreamConfig
 from fulcrum_adapters.jetstream.connection import Connection, Refused
-from fulcrum_adapters.jetstream.subjects import AUDIT, EVENTS, PIECES, STORED
+from fulcrum_adapters.jetstream.subjects import AUDIT, PIECES, STORED
 from fulcrum_mcp.errors import Invalid
 
 __all__ = ["CONSUMER", "STREAMS", "Checked", "check_streams", "ensure_consumer", "ensure_streams"]
@@ -19,7 +19,6 @@ CONSUMER: Final = "processors"
 
 _SECOND: Final = 1_000_000_000
 _DAY: Final = 86_400 * _SECOND
-_MIB: Final = 1 << 20
 _NOT_FOUND: Final = 404
 
 STREAMS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -37,14 +36,6 @@ STREAMS: Final[Mapping[str, Mapping[str, Any]]] = {
         "max_age": 7 * _DAY,
         "duplicate_window": 120 * _SECOND,
         "allow_direct": True,
-    },
-    "FULCRUM_EVENTS": {
-        "subjects": [f"{EVENTS}.*.*"],
-        "retention": "limits",
-        "discard": "old",
-        "max_age": _DAY,
-        "max_bytes": 64 * _MIB,
-        "duplicate_window": 120 * _SECOND,
     },
     "FULCRUM_STORED": {
         "subjects": [f"{STORED}.*"],

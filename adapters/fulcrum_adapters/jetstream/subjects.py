@@ -11,11 +11,9 @@ from fulcrum_mcp.errors import Invalid
 __all__ = [
     "AUDIT",
     "CONFIG",
-    "EVENTS",
     "PIECES",
     "STORED",
     "audit_subject",
-    "event_subject",
     "name_of",
     "piece_subject",
     "stored_subject",
@@ -27,8 +25,6 @@ AUDIT = "fulcrum.audit"
 """`fulcrum.audit.<tenant>`: parcels."""
 PIECES = "fulcrum.pieces"
 """`fulcrum.pieces.<parcel>.<number>`: pieces of parcels that are larger than one message."""
-EVENTS = "fulcrum.events"
-"""`fulcrum.events.<tenant>.<type>`: news for whoever listens."""
 STORED = "fulcrum.stored"
 """`fulcrum.stored.<chain>`: how far the archive has a chain."""
 CONFIG = "$KV.FULCRUM_CONFIG.revision"
@@ -86,11 +82,6 @@ def tenant_of(subject: str) -> str | None:
 def piece_subject(parcel: str, number: int) -> str:
     """Where one piece of a large parcel is published; `parcel` is a token."""
     return f"{PIECES}.{parcel}.{number}"
-
-
-def event_subject(tenant: str, kind: str) -> str:
-    """Where a tenant's news of one type is published."""
-    return f"{EVENTS}.{token_of(tenant)}.{token_of(kind)}"
 
 
 def stored_subject(chain: str) -> str:

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from fulcrum_adapters.jetstream.subjects import (
     audit_subject,
-    event_subject,
     name_of,
     stored_subject,
     tenant_of,
@@ -34,7 +33,7 @@ def test_two_names_never_share_a_token(one: str, other: str) -> None:
 
 def test_subjects_have_their_levels() -> None:
     assert audit_subject("acme") == "fulcrum.audit.acme"
-    assert event_subject("a.b", "policy.changed") == "fulcrum.events.a=2Eb.policy=2Echanged"
+    assert audit_subject("a.b") == "fulcrum.audit.a=2Eb"
     assert stored_subject("w1.acme") == "fulcrum.stored.w1=2Eacme"
 
 
