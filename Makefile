@@ -1,7 +1,7 @@
 # One set of verbs, here and in CI. Needs python3 (>= 3.11) and make; everything else comes from PyPI, with hashes.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-service nightly check format build bench profile soak conformance interop clean
+.PHONY: help setup demo up test test-service nightly check format build bench bench-pipeline bench-modes profile soak conformance interop clean
 
 export UV_PYTHON_DOWNLOADS := never
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -20,6 +20,8 @@ help:
 	@echo "make check        format, lint, types, import contracts, deployment files"
 	@echo "make build        wheel and sdist, tried in a clean environment"
 	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"
+	@echo "make bench-pipeline  records a second from the spool into Postgres, and after outages; ARGS='--rate 2000'"
+	@echo "make bench-modes  what each durability mode costs, embedded and on the real parts; ARGS='--rounds 5'"
 	@echo "make profile      where the time of a governed call goes"
 	@echo "make soak         200,000 governed calls, and whether memory stays flat"
 	@echo "make conformance  the MCP conformance suites, direct and through the gateway; SERVER='COMMAND', CLIENT='COMMAND'"
@@ -69,6 +71,12 @@ given = $(if $(filter command,$(firstword $(origin $1))),$($1))
 bench: $(READY)
 	$(BIN)/python -m bench $(if $(call given,COLUMNS),--columns "$(COLUMNS)") \
 		$(if $(call given,ROUNDS),--rounds $(ROUNDS)) $(if $(call given,SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+bench-pipeline: $(READY)
+	$(BIN)/python -m bench.pipeline $(ARGS)
+
+bench-modes: $(READY)
+	$(BIN)/python -m bench.modes $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m bench.soak $(ARGS)

@@ -146,16 +146,23 @@ period = "month"
 
 
 def fulcrum(
-    upstream: str, folder: Path, on: set[int], *, program: Sequence[str] = ()
+    upstream: str,
+    folder: Path,
+    on: set[int],
+    *,
+    program: Sequence[str] = (),
+    verb: str = "up",
+    environment: Mapping[str, str] | None = None,
 ) -> contextlib.AbstractContextManager[Running]:
     """Fulcrum as it is measured; `program` stands in for the `fulcrum` command (a profiler's)."""
     port, grpc = free_port(), free_port()
     configuration = folder / "fulcrum.toml"
     configuration.write_text(_CONFIGURATION.format(upstream=upstream))
-    key = f"flcrm_sk_bench_{secrets.token_hex(24)}"
+    told = dict(environment or {})
+    key = told.setdefault("FULCRUM_ADMIN_KEY", f"flcrm_sk_bench_{secrets.token_hex(24)}")
     command = [
         *(program or python("-m", "fulcrum_mcp.cli")),
-        "up",
+        verb,
         *("--config", str(configuration), "--policies", str(_HERE / "policies"), "--data", str(folder / "data")),
         *("--http", f"127.0.0.1:{port}", "--grpc", f"127.0.0.1:{grpc}"),
     ]
@@ -166,7 +173,7 @@ def fulcrum(
         on,
         path="/servers/echo/mcp",
         headers={"Authorization": f"Bearer {key}"},
-        environment={"FULCRUM_ADMIN_KEY": key},
+        environment=told,
     )
 
 

@@ -40,6 +40,7 @@ class Report:
     p99: float
     first_wrong: str = ""
     stages: dict[str, float] = dataclasses.field(default_factory=dict[str, float])
+    p10: float = 0.0
 
 
 class _Run:
@@ -157,6 +158,7 @@ async def _load(target: Target, connections: int, calls: int | None, seconds: fl
         p99=1000 * ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)],
         first_wrong=run.first_wrong,
         stages=_stages(run.timings),
+        p10=1000 * ordered[len(ordered) // 10],
     )
 
 
