@@ -166,7 +166,7 @@ def _row(cells: Cells, name: str, count: int) -> str:
 
 def markdown(cells: Cells, options: argparse.Namespace, loads: tuple[str, str]) -> str:
     """The page that `make bench-modes` writes."""
-    titles = ("mode", "connections", "p50 ms", "p99 ms", f"p50 x {BASE}", "p10 ms", f"p10 x {BASE}")
+    titles: tuple[str, ...] = ("mode", "connections", "p50 ms", "p99 ms", f"p50 x {BASE}", "p10 ms", f"p10 x {BASE}")
     titles += (
         "p50 x bare hop",
         "CPU us per call",
@@ -177,11 +177,11 @@ def markdown(cells: Cells, options: argparse.Namespace, loads: tuple[str, str]) 
     )
     wrong = sum(cell.report.wrong for found in cells.values() for cell in found)
     total = sum(cell.report.calls for found in cells.values() for cell in found)
+    date = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
     lines = [
         "# What each durability mode costs",
         "",
-        f"{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC; the machine's load at the start {loads[0]}, "
-        f"at the end {loads[1]}.",
+        f"{date} UTC; the machine's load at the start {loads[0]}, at the end {loads[1]}.",
         "",
         f"`{' '.join(['python -m bench.modes', *sys.argv[1:]])}`",
         "",

@@ -164,7 +164,12 @@ def measured(line: Line, name: str, seconds: float, warm: float) -> Leg:
     before, stored, written, began = line.usage(), line.stored, line.written, time.monotonic()
     lags: list[float] = []
     sizes: list[float] = []
-    line.watch(seconds, lambda lag: (lags.append(lag), sizes.append(line.usage()["processor"].rss / 2**20))[0])
+
+    def note(lag: float) -> None:
+        lags.append(lag)
+        sizes.append(line.usage()["processor"].rss / 2**20)
+
+    line.watch(seconds, note)
     took, after = time.monotonic() - began, line.usage()
     records = max(line.stored - stored, 1)
     cpu = {part: 1e6 * (after[part].cpu - before[part].cpu) / records for part in after}
