@@ -35,7 +35,7 @@ from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.settings import load
 
-__all__ = ["Installation", "Processor", "Replica", "open_installation"]
+__all__ = ["STREAM", "Installation", "Processor", "Replica", "open_installation"]
 
 ADMIN = "flcrm_sk_adm1nkey_" + "a1b2c3d4e5f6g7h8" * 3
 CONFIG = """\
@@ -58,6 +58,11 @@ calls = {tight}
 period = "infinite"
 action = "hard"
 """
+STREAM = """
+[audit]
+durability = "stream"
+"""
+"""No spool: a record is durable once NATS has it."""
 
 
 class Replica(Up):
@@ -141,6 +146,7 @@ class Installation:
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FULCRUM_")},
             **{f"FULCRUM_{name.upper()}_URL": url for name, url in urls.items()},
+            "FULCRUM_NATS_SYNC_ALWAYS": "true",
             "FULCRUM_STATE_KEYS": secrets.token_hex(32),
             "FULCRUM_AUDIT_MAC_KEY": secrets.token_hex(32),
             "FULCRUM_AUDIT_SIGNING_KEY": pem,

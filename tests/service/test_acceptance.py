@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from acceptance import POLICIES, SETTINGS, plain, play, trail
 from governed_processes import Up, marking_http, until
-from installation_rig import ADMIN, CONFIG, open_installation
+from installation_rig import ADMIN, CONFIG, STREAM, open_installation
 
 from fulcrum_mcp.composition.audit import open_reader
 
@@ -49,11 +49,11 @@ async def embedded(folder: Path, policies: Path) -> tuple[list[tuple[str, Any]],
     return steps, trail(lines)
 
 
-async def whole(folder: Path, policies: Path, records: int) -> tuple[list[tuple[str, Any]], list[str]]:
+async def whole(folder: Path, policies: Path, records: int, more: str) -> tuple[list[tuple[str, Any]], list[str]]:
     """What an installation answers, and its trail once it is as long."""
     options = ("--policies", str(policies))
     async with open_installation(
-        folder, replicas=1, more=SETTINGS, tight=100, options=options, anonymous=False
+        folder, replicas=1, more=SETTINGS + more, tight=100, options=options, anonymous=False
     ) as made:
         steps = await asyncio.to_thread(lambda: list(play(made.replicas[0].url)))
 
@@ -64,11 +64,12 @@ async def whole(folder: Path, policies: Path, records: int) -> tuple[list[tuple[
         return steps, trail([line.decode() for line in await asyncio.to_thread(made.lines)])
 
 
-async def test_both_answer_one_script_alike_and_leave_the_same_trail(tmp_path: Path, policies: Path) -> None:
+@pytest.mark.parametrize("more", ["", STREAM], ids=["spool", "stream"])
+async def test_both_answer_one_script_alike_and_leave_the_same_trail(tmp_path: Path, policies: Path, more: str) -> None:
     for name in ("up", "server"):
         await asyncio.to_thread((tmp_path / name).mkdir)
     here, kept = await embedded(tmp_path / "up", policies)
-    there, stored = await whole(tmp_path / "server", policies, len(kept))
+    there, stored = await whole(tmp_path / "server", policies, len(kept), more)
     for (what, one), (_, other) in zip(here, there, strict=True):
         assert one == other, what
     assert kept == stored

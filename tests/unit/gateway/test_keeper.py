@@ -15,6 +15,7 @@ from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.journal import Journal
 from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
+from fulcrum_mcp.gateway.lease import Lease
 
 TEN = Budget("b1", "acme", "ten", Scope("tenant"), {"calls": 10}, period="infinite")
 PLACE = Place("acme", "b1", "acme", 0)
@@ -117,3 +118,35 @@ async def test_what_a_dead_process_of_this_writer_held_is_committed_before_anyth
     assert await rig.keeper.turn() is None
     await until(lambda: not rig.ledger.open("w1"), "the left reservation is settled")
     assert rig.ledger.usage([TEN], now_ns())[0].committed == {"calls": 1}
+
+
+async def test_a_writer_without_a_spool_may_write_as_long_as_the_store_hears_it(rig: Rig) -> None:
+    lease, lost = Lease(), list[str]()
+    registry = MemoryRegistry()
+    keeper = LedgerKeeper(
+        rig.ledger, rig.fence, registry, rig.journal, lambda: [TEN], lease, lambda: lost.append("lost")
+    )
+    assert lease.fault() is not None
+    assert await keeper.turn() is None
+    assert lease.fault() is None
+    registry.beat("other", now_ns() + 120 * 10**9, streamed=True)
+    assert registry.claim("other", now_ns() + 120 * 10**9, 0.0) == "w1"
+    keeper._beat_at = 0.0
+    keeper.start()
+    await until(lambda: bool(lost), "it is told")
+    assert lease.ended
+    await keeper.close(retire=True)
+
+
+async def test_the_store_hears_of_a_writer_also_while_the_ledger_is_away(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away() -> tuple[str, bool]:
+        raise Unavailable("the ledger is away")
+
+    lease = Lease()
+    keeper = LedgerKeeper(rig.ledger, rig.fence, rig.registry, rig.journal, lambda: [TEN], lease)
+    monkeypatch.setattr(rig.ledger, "epoch", away)
+    with pytest.raises(Unavailable, match="away"):
+        await keeper.turn()
+    assert lease.fault() is None

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from audit_trails import DECIDED, calls, decided, finished, new_id
 from servers.nats import NatsServer
-from stream_logs import StreamedRecords, stream_log
+from stream_logs import StreamedRecords, corrected, stream_log
+from stream_rigs import nats_config
 
 from fulcrum_adapters.jetstream import JetStreamLog
 from fulcrum_mcp.core.audit import GENESIS, RecordDraft
@@ -130,3 +131,27 @@ def test_a_stream_that_was_removed_refuses_and_is_made_anew(
 
     until(goes_on)
     assert is_whole(records(source))
+
+
+def test_nothing_is_sent_while_it_is_barred_not_even_what_was_in_doubt(own_nats: NatsServer) -> None:
+    why: list[str] = []
+    log = JetStreamLog(nats_config(own_nats.url), corrected, barred=lambda: why[-1] if why else None).ready()
+    source = StreamedRecords(own_nats.url, log.writer)
+    try:
+        log.append(calls(1))
+        own_nats.kill()
+        drafts = calls(1)
+        refuses(log, drafts)
+        in_doubt = log.doubtful
+        why.append("taken for dead")
+        own_nats.start()
+        log.ready(20)
+        assert not refuses(log, drafts).doubtful
+        assert len(records(source)) == 2
+        assert log.doubtful == in_doubt
+        why.clear()
+        until(lambda: not log.doubtful)
+        assert log.append(calls(1))[-1].seq == len(records(source))
+    finally:
+        log.close()
+        source.close()
