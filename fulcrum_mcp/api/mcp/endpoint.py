@@ -4,10 +4,12 @@ One strict parse; who calls; which era; then the gateway. What fails before a de
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -34,6 +36,10 @@ _INVALID_REQUEST: Final = -32600
 _INTERNAL: Final = -32603
 _NOT_JSON: Final = "Unsupported Media Type: content-type must be application/json"
 _JSON_HEADERS: Final = [(b"content-type", b"application/json")]
+_LARGE: Final = 64 << 10
+"""Bytes of a message that takes milliseconds to read."""
+_PACE: Final = 2.0
+"""How many times as long as it took to read a large message the next one waits."""
 
 
 class Face(Protocol):
@@ -89,6 +95,8 @@ class McpEndpoint:
         self._challenge = challenge
         self._open: Counter[str] = Counter()
         self._total = 0
+        self._parsing = asyncio.Lock()
+        self._lines: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
 
     @property
     def in_flight(self) -> int:
@@ -174,13 +182,30 @@ class McpEndpoint:
         if body is None:
             await self._refuse(send, 413, f"the message is larger than {self._max_body} bytes")
             return
-        message = parse_message(body, self._bounds.max_depth)
+        message = await self._parsed(body, principal)
         era = classify(message, head.values)
         if self._routing is not None and await self._routing.handed_over(
             head, principal, message, body, receive, send, modern=era.modern
         ):
             return
         await self._post(face, head, principal, message, era, receive, send)
+
+    async def _parsed(self, body: bytes, principal: Principal) -> Message:
+        """The message; large ones one after the other, with time between them, so that many do not hold up all.
+
+        Of each key one waits in the common line, so that nobody waits for more than one of each other's. Raises
+        `WireError`.
+        """
+        if len(body) <= _LARGE:
+            return parse_message(body, self._bounds.max_depth)
+        async with self._lines.setdefault((principal.tenant, principal.key), asyncio.Lock()):
+            await self._parsing.acquire()
+            began = time.perf_counter()
+            try:
+                return parse_message(body, self._bounds.max_depth)
+            finally:  # what follows takes about as long again, and the rest of the loop has its turn
+                pause = _PACE * (time.perf_counter() - began)
+                asyncio.get_running_loop().call_later(pause, self._parsing.release)
 
     async def _body(self, head: Head, receive: Receive) -> bytes | None:
         """The request's body; None if it is too large."""
