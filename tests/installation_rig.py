@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from governed_processes import FULCRUM, Governed, Up, free_port, marking_http, until
-from kill_checker import Evidence
+from kill_checker import Evidence, faults
 from peers.marking_server import read_notes
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
@@ -35,7 +36,7 @@ from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.settings import load
 
-__all__ = ["STREAM", "Installation", "Processor", "Replica", "open_installation"]
+__all__ = ["STREAM", "Installation", "Processor", "Replica", "all_well", "open_installation"]
 
 ADMIN = "flcrm_sk_adm1nkey_" + "a1b2c3d4e5f6g7h8" * 3
 CONFIG = """\
@@ -257,3 +258,15 @@ async def open_installation(
         await installation.add(replicas, processors, options)
         await installation.serving()
         yield installation
+
+
+async def all_well(
+    installation: Installation, answered: Mapping[str, str], refused: Sequence[str], seconds: float = 120
+) -> Evidence:
+    """The evidence once nothing is wrong with it any more, or as it is after so long."""
+    deadline = time.monotonic() + seconds
+    while True:
+        evidence = await asyncio.to_thread(installation.evidence, answered, refused)
+        if not faults(evidence) or time.monotonic() > deadline:
+            return evidence
+        await asyncio.sleep(1)

@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 from audit_trails import FINISHED
 from client_load import Load
 from governed_processes import FULCRUM, Governed, until
-from installation_rig import STREAM, Installation, open_installation
-from kill_checker import Evidence, faults, planted_faults
+from installation_rig import STREAM, Installation, all_well, open_installation
+from kill_checker import faults, planted_faults
 from servers.process import Server
 
 from fulcrum_mcp.control.audit import export_trail
@@ -64,18 +63,6 @@ def harms(installation: Installation) -> dict[str, Callable[[], Awaitable[None]]
     for name, part in installation.parts.items():
         found[name] = lambda part=part: restart_server(part)  # type: ignore[misc]
     return found
-
-
-async def all_well(
-    installation: Installation, answered: dict[str, str], refused: list[str], seconds: float = 120
-) -> Evidence:
-    """The evidence once nothing is wrong with it any more, or as it is after so long."""
-    deadline = time.monotonic() + seconds
-    while True:
-        evidence = await asyncio.to_thread(installation.evidence, answered, refused)
-        if not faults(evidence) or time.monotonic() > deadline:
-            return evidence
-        await asyncio.sleep(1)
 
 
 async def killed(folder: Path, kills: int, calls: int, capsys: Any, *, streamed: bool = False) -> None:

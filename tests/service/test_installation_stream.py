@@ -11,10 +11,9 @@ import pytest
 from audit_trails import FINISHED
 from client_load import Load
 from governed_processes import until
-from installation_rig import STREAM, Installation, Replica, open_installation
+from installation_rig import STREAM, Installation, Replica, all_well, open_installation
 from kill_checker import faults
 from peers.marking_server import read_notes
-from test_installation_kill import all_well
 
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
 
