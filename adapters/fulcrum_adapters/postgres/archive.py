@@ -34,8 +34,8 @@ _EVENT = "chain, seq, id, tenant, type, time, prev, hash, call, leg, decision, a
 _STORE = f"""
 WITH given AS MATERIALIZED (
   SELECT nextval('fulcrum.audit_rows') AS row, g.*
-    FROM unnest({", ".join(f"%b::{column.type}[]" for column in COLUMNS)})
-         WITH ORDINALITY AS g ({", ".join(column.name for column in COLUMNS)}, place)
+    FROM unnest({", ".join(f"%b::{kind}[]" for _, kind in COLUMNS)})
+         WITH ORDINALITY AS g ({", ".join(name for name, _ in COLUMNS)}, place)
 ), fresh AS (
   INSERT INTO fulcrum.audit_events (row, {_EVENT}, policy, code, line)
     SELECT row, {_EVENT}, policy, code, line FROM given ORDER BY chain, seq

@@ -7,6 +7,7 @@ stored.
 
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from fulcrum_adapters.postgres.arrays import ArrayType, Packed, packed
@@ -27,6 +28,9 @@ _NO_SPEND = Spend()
 _DECIDED = ".tool_call.decided"
 _FINISHED = ".tool_call.finished"
 _SUSPENDED = "input_required"
+_END = 2
+"""What a record that tells a call's end is to `metrics`."""
+_FREE = (None,) * len(Amounts._fields)
 
 Made = Callable[[ArchivedRecord], Any]
 
@@ -74,7 +78,7 @@ def _name(record: ArchivedRecord) -> str | None:
 
 def held(number: int) -> int:
     """A number within PostgreSQL's bigint."""
-    return min(max(number, -_BIG), _BIG)
+    return number if -_BIG <= number <= _BIG else _BIG if number > 0 else -_BIG
 
 
 def _number(value: int | None) -> int | None:
@@ -83,22 +87,17 @@ def _number(value: int | None) -> int | None:
 
 def _about(record: ArchivedRecord) -> int:
     """What the record is to `metrics`: a decision, an end, or an event."""
-    return 1 if record.type.endswith(_DECIDED) else 2 if record.type.endswith(_FINISHED) else 0
+    return 1 if record.type.endswith(_DECIDED) else _END if record.type.endswith(_FINISHED) else 0
 
 
-def _cost(name: str) -> Made:
-    """An amount that an ended call cost: what the ledger was told, else what the record says; None where it is free."""
-    place = Amounts._fields.index(name)
-
-    def made(record: ArchivedRecord) -> int | None:
-        if _about(record) != 2 or record.outcome == _SUSPENDED:  # noqa: PLR2004 (an end)
-            return None
-        spend = record.spend
-        if spend is not None and spend.charged is not None:
-            return _number(spend.charged[place])
-        return _number(record.cost.get(name, 0))
-
-    return made
+def _costs(record: ArchivedRecord) -> Sequence[int | None]:
+    """What an ended call cost: what the ledger was told, else what the record says; None where it is free."""
+    if _about(record) != _END or record.outcome == _SUSPENDED:
+        return _FREE
+    spend = record.spend
+    if spend is not None and spend.charged is not None:
+        return [held(amount) for amount in spend.charged]
+    return [held(record.cost.get(name, 0)) for name in Amounts._fields]
 
 
 def plain(record: ArchivedRecord) -> ArchivedRecord:
@@ -134,11 +133,11 @@ class _Column(NamedTuple):
     made: Made
 
 
-COLUMNS: Sequence[_Column] = (
-    _Column("chain", "text", lambda r: r.chain),
-    _Column("seq", "bigint", lambda r: r.seq),
-    _Column("id", "text", lambda r: r.id),
-    _Column("tenant", "text", lambda r: r.tenant),
+_MEMBERS: Sequence[_Column] = (
+    _Column("chain", "text", attrgetter("chain")),
+    _Column("seq", "bigint", attrgetter("seq")),
+    _Column("id", "text", attrgetter("id")),
+    _Column("tenant", "text", attrgetter("tenant")),
     _Column("type", "text", lambda r: _key(r.type)),
     _Column("time", "bigint", lambda r: _number(r.time)),
     _Column("prev", "bytea", lambda r: bytes.fromhex(r.prev)),
@@ -154,14 +153,19 @@ COLUMNS: Sequence[_Column] = (
     _Column("effect", "text", lambda r: _cut(r.effect or r.outcome)),
     _Column("policy", "text", lambda r: _cut(r.policy)),
     _Column("code", "text", lambda r: _cut(r.code)),
-    _Column("line", "bytea", lambda r: r.line),
+    _Column("line", "bytea", attrgetter("line")),
     _Column("about", "bigint", _about),
     _Column("duration_us", "bigint", lambda r: _number(r.duration_us)),
     _Column("size", "bigint", lambda r: _number(r.size)),
-    *(_Column(f"cost_{name}", "bigint", _cost(name)) for name in Amounts._fields),
 )
+COLUMNS: Sequence[tuple[str, ArrayType]] = (
+    *((member.name, member.type) for member in _MEMBERS),
+    *((f"cost_{name}", "bigint") for name in Amounts._fields),
+)
+"""Names and types of what `columns_of` gives."""
 
 
 def columns_of(records: Sequence[ArchivedRecord]) -> list[Packed]:
     """One array of values a column, for `unnest`."""
-    return [packed(column.type, list(map(column.made, records))) for column in COLUMNS]
+    members = [packed(member.type, list(map(member.made, records))) for member in _MEMBERS]
+    return members + [packed("bigint", column) for column in zip(*map(_costs, records), strict=True)]
