@@ -207,9 +207,10 @@ class Installation:
         """Carry what is left for a moment; then say to the others whether anything still is."""
         if self._undertaker is not None:
             await self._undertaker.close()
-        carried = self._courier is None or await self._courier.close()
+        # What the stream has is not in the store yet: without a courier nobody knows, and a rebuild must wait.
+        stored = self._courier is not None and await self._courier.close()
         if self._keeper is not None:
-            await self._keeper.close(retire=carried)
+            await self._keeper.close(retire=stored)
 
     async def disconnect(self) -> None:
         """Leave NATS. Idempotent."""
