@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import psutil
 import psycopg
 
 from bench.parts import Parts, load_of_machine, opened, usage_of
@@ -101,7 +102,6 @@ class Line:
         with contextlib.suppress(psycopg.Error, OSError):
             self.stored = self._ask()
             self.stored_file.write_text(str(self.stored - self._before))
-        del self._seen[:-1][: max(0, len(self._seen) - 20_000)]
         late = next((at for at, written in self._seen if written > self.stored), None)
         while len(self._seen) > 1 and self._seen[0][1] <= self.stored:
             del self._seen[0]
@@ -120,6 +120,10 @@ class Line:
     def usage(self) -> dict[str, Usage]:
         found = {name: usage_of(tree.process.pid) for name, tree in self.trees.items()}
         return found | {name: usage_of(server.pid) for name, server in self.parts.servers.items() if name != "valkey"}
+
+    def size(self) -> int:
+        """Resident bytes of the processor."""
+        return psutil.Process(self.trees["processor"].process.pid).memory_info().rss
 
     def watch(self, seconds: float, each: Callable[[float], None] = lambda _: None) -> None:
         until = time.monotonic() + seconds
@@ -167,7 +171,7 @@ def measured(line: Line, name: str, seconds: float, warm: float) -> Leg:
 
     def note(lag: float) -> None:
         lags.append(lag)
-        sizes.append(line.usage()["processor"].rss / 2**20)
+        sizes.append(line.size() / 2**20)
 
     line.watch(seconds, note)
     took, after = time.monotonic() - began, line.usage()
@@ -183,6 +187,7 @@ def outage(line: Line, name: str, seconds: float, patience: float) -> Outage:
     """One part is killed, and started again after a while, under load all the time."""
     server = line.parts.servers.get(name)
     line.until_level(patience, _ZERO)
+    refused = line.refused
     if server is None:
         line.kill_processor()
     else:
@@ -194,7 +199,7 @@ def outage(line: Line, name: str, seconds: float, patience: float) -> Outage:
     else:
         server.start()
     took = line.until_level(patience, _ZERO)
-    return Outage(name, seconds, behind, took, line.refused)
+    return Outage(name, seconds, behind, took, line.refused - refused)
 
 
 def _say(text: str) -> None:
