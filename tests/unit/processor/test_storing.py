@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -80,16 +81,39 @@ async def test_nothing_is_acknowledged_before_it_is_committed() -> None:
     ]
 
 
-async def test_while_the_archive_is_down_no_more_is_held_than_three_batches() -> None:
+async def test_while_the_archive_is_down_no_more_is_held_than_four_batches() -> None:
     feed, archive = Feed(), SmallArchive()
     archive.fail = [Unavailable("Postgres is down")] * 1_000_000
     feed.publish(parcels_of("w", [calls(1) for _ in range(400)]))
     async with Running(feed, archive, StorerConfig(deliveries=10, wait=0.01, longest=0.01)) as running:
         await running.until(lambda: len(archive.fail) < 999_990)
-        assert len(feed.out) <= 30
+        assert len(feed.out) <= 40
         archive.fail = []
         await running.drained()
     assert len(archive.rows) == 800
+
+
+class Meeting(SmallArchive):
+    """An archive in which every batch waits until another one is being stored too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.barrier = threading.Barrier(2, timeout=10)
+
+    def store(
+        self, records: Sequence[ArchivedRecord], inputs: Sequence[tuple[str, str, int, bytes]]
+    ) -> list[DeadLetter]:
+        self.barrier.wait()
+        return super().store(records, inputs)
+
+
+async def test_a_batch_is_stored_while_another_one_is() -> None:
+    feed = Feed()
+    feed.publish(parcels_of("w", [calls(1) for _ in range(4)]))
+    async with Running(feed, Meeting(), StorerConfig(deliveries=1, wait=0.01, longest=0.02)) as running:
+        await running.drained()
+        assert running.storer.archive_fault is None
+    assert len(running.archive.rows) == running.storer.stored == 8
 
 
 async def test_large_parcels_are_fetched_in_small_numbers() -> None:
