@@ -46,7 +46,10 @@ def _data_folder(data: Path | None) -> Path:
     from fulcrum_mcp.settings import load  # noqa: PLC0415 - same
 
     logs.configure("error")  # else the store's and the spool's words would stand among the records
-    return load(None, environ=os.environ, overrides={"data": data}).data
+    settings = load(None, environ=os.environ, overrides={"data": data})
+    if settings.postgres is not None:
+        raise Invalid(f"{settings.data}: this installation keeps its trail in Postgres; name a gateway with --url")
+    return settings.data
 
 
 def _moment(text: str | None, option: str) -> int | None:

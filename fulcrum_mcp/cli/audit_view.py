@@ -57,6 +57,9 @@ def _event(data: dict[str, Any]) -> str:
     for about in (data.get("key"), data.get("budget")):
         if isinstance(about, dict):
             return str(about.get("name"))
+    switch = data.get("kill_switch")
+    if isinstance(switch, dict):
+        return f"{switch.get('target')}: {switch.get('reason')}"
     if "threshold" in data:
         return f"{data['threshold']} % of {data.get('limit')} {data.get('amount')} used by {data.get('bucket')}"
     return json.dumps(data, ensure_ascii=False)

@@ -21,7 +21,7 @@ app = typer.Typer(
 _ANSWER_IS_NO = 1
 
 
-@app.command()
+@app.command(short_help="Bring the schema up to date, or say why not.")
 def upgrade(
     config: ConfigOption = None,
     patience: Annotated[

@@ -24,7 +24,7 @@ TenantOption = Annotated[
 EverybodyOption = Annotated[bool, typer.Option("--everybody", help="The calls of all tenants.")]
 
 
-@app.command()
+@app.command(short_help="Deny its calls, and cancel those in flight.")
 def on(
     target: Annotated[str, typer.Argument(metavar="KIND:NAME", help=_TARGET)],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; whoever is stopped reads it.")],

@@ -35,7 +35,8 @@ Input = Annotated[
 ]
 
 
-for _command in (publish, history, show, restore):
+app.command(short_help="Try a folder's policies and have gateways judge by them.")(publish)
+for _command in (history, show, restore):
     app.command()(_command)
 
 
@@ -115,7 +116,7 @@ def evaluate(*, policies: Policies, given: Input = "-", as_json: Json = False) -
                 typer.echo(line)
 
 
-@app.command()
+@app.command(short_help="Show which rule said what about a decision.")
 def explain(
     decision: Annotated[str | None, typer.Argument(metavar="[ID]", help="A recorded decision, dec_...")] = None,
     *,

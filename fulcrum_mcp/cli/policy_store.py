@@ -8,6 +8,7 @@ import typer
 from fulcrum_mcp.cli.options import DataOption, UrlOption
 from fulcrum_mcp.cli.output import clean, note, say, say_json, table
 from fulcrum_mcp.cli.policy_spoken import Json, Where, spoken
+from fulcrum_mcp.cli.policy_view import problem_lines
 from fulcrum_mcp.cli.target import open_target
 
 __all__ = ["history", "publish", "restore", "show"]
@@ -18,9 +19,11 @@ Number = Annotated[int, typer.Argument(metavar="NUMBER", min=1, help="As fulcrum
 def publish(where: Where, *, url: UrlOption = None, data: DataOption = None, as_json: Json = False) -> None:
     """Try a folder's policies and their tests, and have gateways judge by them. Exit code 1: not admitted."""
     with spoken(as_json=as_json):
-        from fulcrum_mcp.composition.policy import policy_files  # noqa: PLC0415 - loads the engine
+        from fulcrum_mcp.composition.policy import ignored_files, policy_files  # noqa: PLC0415 - loads the engine
 
         name, files = policy_files(where)
+        for line in problem_lines(ignored_files(where)):
+            note(line)
         with open_target(url, data, must_exist=False) as target:
             _told(target.publish_policies(name, files), as_json=as_json)
 

@@ -11,7 +11,7 @@ from fulcrum_adapters.rego.admission import admit
 from fulcrum_adapters.rego.documents import read_document, read_text
 from fulcrum_adapters.rego.engine import MAX_INPUT, RegoEngine
 from fulcrum_adapters.rego.explain import as_data, explain
-from fulcrum_adapters.rego.folder import MAX_DATA, files, read_policies, starter
+from fulcrum_adapters.rego.folder import MAX_DATA, files, passed_over, read_policies, starter
 from fulcrum_adapters.rego.lint import lint, unallowed
 from fulcrum_adapters.rego.loading import InvalidPolicy
 from fulcrum_adapters.rego.testing import Suite, SuiteResult, read_suite, run_suite
@@ -28,6 +28,7 @@ __all__ = [
     "check_policies",
     "evaluate_input",
     "explain_input",
+    "ignored_files",
     "phase_of",
     "policies_of_decision",
     "policy_files",
@@ -58,8 +59,8 @@ def check_policies(where: str, tools: Path | None = None, config: Path | None = 
     try:
         admit(source)
     except InvalidPolicy as exc:
-        return [*exc.problems, *([] if exc.fatal else lint(source))]
-    problems = lint(source)
+        return [*exc.problems, *([] if exc.fatal else lint(source)), *passed_over(Path(where))]
+    problems = [*lint(source), *passed_over(Path(where))]
     if not RegoEngine(source).info.names:
         hint = "add a .rego file with `package fulcrum.policies.NAME`"
         problems.append(Problem(where, 0, 0, "no policy in it, so every call would be denied", hint))
@@ -112,6 +113,11 @@ def policy_files(where: str) -> tuple[str, dict[str, str]]:
     root = place if place.is_dir() else place.parent
     found = {path.relative_to(root).as_posix(): read_text(path, MAX_DATA) for path in paths if path.is_file()}
     return place.resolve().stem, found
+
+
+def ignored_files(where: str) -> list[Problem]:
+    """Warnings of documents that nothing reads."""
+    return passed_over(Path(where))
 
 
 def _starter_files(name: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from fulcrum_adapters.rego.engine import RegoEngine
-from fulcrum_adapters.rego.folder import fingerprint, read_policies
+from fulcrum_adapters.rego.folder import fingerprint, passed_over, read_policies
 from fulcrum_adapters.rego.library import library
 from fulcrum_adapters.rego.substitute import substitute
 from fulcrum_mcp.core.policy import PolicySource
@@ -186,6 +186,8 @@ class Snapshots:
             raise Invalid(f"{self.where}: cannot be read ({fault}); mend it or take it away") from fault
         source = self._with_data(source)
         place = Path(self.where)
+        for problem in passed_over(place):
+            _log.warning(problem.message, file=problem.path, remedy=problem.hint)
         admit(source, read_suite(place) if place.exists() else None)
         return source
 

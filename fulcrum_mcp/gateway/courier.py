@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from fulcrum_mcp.errors import FulcrumError, Unavailable
+from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.parcels import Packer
 from fulcrum_mcp.gateway.under_way import Haul, Mark, Writer
 from fulcrum_mcp.ports import AuditStream, Leadership, Parcel, SpoolChunk, SpoolPosition, SpoolSource
@@ -85,6 +86,7 @@ class Courier:
         self._listed = self._heard = self._tidied = self._checked = 0.0
         self._closing = self._more = False
         self._task: asyncio.Task[None] | None = None
+        self._complaint = Complaint()
         self.leading = False
         """Is it this process that carries?"""
         self.failing: str | None = None
@@ -128,13 +130,14 @@ class Courier:
                 continue
             tries = 0
             self.failing = None
+            self._complaint.over()
             pause = self._config.linger if moved else min(pause * 1.5, self._config.idle)
             await asyncio.sleep(0 if self._more else pause)
 
     def _failed(self, exc: Exception) -> None:
         what = str(exc) or type(exc).__name__
-        if self.failing != what:
-            self.failing = what
+        self.failing = what
+        if self._complaint.due(what):
             _log.warning("records are not carried", reason=what, exc_info=not isinstance(exc, FulcrumError))
 
     async def _lead(self) -> bool:

@@ -23,6 +23,7 @@ import structlog
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
 from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.reach import BUSY_PAUSE, Reach
 from fulcrum_mcp.gateway.records import ledger_event_draft
@@ -90,6 +91,7 @@ class Journal:
         self._thread = threading.Thread(target=self._write, name="fulcrum-journal", daemon=True)
         self.faults = 0
         """Steps of the ledger or of the log that failed, for health."""
+        self._not_renewed = Complaint()
         self._failing: dict[Side, str] = {}
 
     @property
@@ -370,9 +372,10 @@ class Journal:
         pause = RENEW_EVERY
         if fault is None:
             self._failing.pop("ledger", None)
+            self._not_renewed.over()
         else:
             pause = RETRY
-            if not (isinstance(fault, Unavailable) and fault.busy):
+            if not (isinstance(fault, Unavailable) and fault.busy) and self._not_renewed.due(str(fault)):
                 _log.warning("reservations not renewed", reason=str(fault))
         if not self._closing:
             self._later("renew", pause, self._renew)

@@ -17,6 +17,7 @@ import structlog
 from fulcrum_mcp.core.books import book_of
 from fulcrum_mcp.core.budget import Budget, BudgetUsage, Commit, Match, Operation, Outcome, Remaining, Reserve
 from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.lease import Lease, lease_clock
@@ -84,6 +85,7 @@ class LedgerKeeper:
         self._lost = lost
         self._declared: tuple[str, str] | None = None
         self._beat_at = 0.0
+        self._complaint = Complaint()
         self._task: asyncio.Task[None] | None = None
         self.waiting: str | None = "it was not asked yet"
         """Why the ledger does not serve; None when it does."""
@@ -101,12 +103,13 @@ class LedgerKeeper:
             except Exception as fault:  # noqa: BLE001 - keeping must not end while the gateway runs; calls are denied meanwhile
                 _log.exception("ledger not kept")
                 waiting = f"the ledger cannot be kept: {fault}"
-            if waiting != self.waiting:
-                if waiting is None:
+            if waiting is None:
+                if self.waiting is not None:
+                    self._complaint.over()
                     _log.info("ledger serves")
-                else:
-                    _log.warning("ledger does not serve", reason=waiting)
-                self.waiting = waiting
+            elif self._complaint.due(waiting):
+                _log.warning("ledger does not serve", reason=waiting)
+            self.waiting = waiting
             if self._lease is not None and self._lease.ended:
                 _log.error("another gateway has taken over from this one", writer=self._journal.writer)
                 self._lost()

@@ -29,6 +29,7 @@ _WAITS: Final = (0.05, 0.1, 0.25, 0.5)
 """Seconds between two tries; the last for ever."""
 _LOOK: Final = 0.1
 _LOST: Final = "the connection was lost"
+_NOT_YET: Final = "not connected yet"
 _PING: Final = 2.0
 _MOST_PINGS: Final = 2
 _PENDING: Final = 0
@@ -63,7 +64,7 @@ class Connection:
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._fault = "not connected yet"
+        self._fault = self._absent = _NOT_YET
         self._told: str | None = None
         self._late: set[asyncio.Task[None]] = set()
         self.on_up: list[Callable[[Client], Awaitable[None]]] = []
@@ -101,7 +102,7 @@ class Connection:
                     await self._up.wait()
                     await asyncio.sleep(0 if self.connected else _LOOK)
         except TimeoutError:
-            raise self.unavailable(self._fault or _LOST) from None
+            raise self.unavailable(self._fault or self._told or self._absent) from None
         return self.client
 
     @property
@@ -113,7 +114,7 @@ class Connection:
     def client(self) -> Client:
         """The present client. Raises `Unavailable`, certain that nothing was sent."""
         if self._client is None or not self._client.is_connected:
-            raise self.unavailable(self._fault or _LOST)
+            raise self.unavailable(self._fault or self._told or self._absent)
         return self._client
 
     def unavailable(self, why: str, *, doubtful: bool = False) -> Unavailable:
@@ -162,6 +163,7 @@ class Connection:
                 await asyncio.sleep(wait)
                 continue
             self._client = client
+            self._absent = _LOST
             if self._told is not None:
                 _log.info("connected to NATS again", place=self.config.place)
                 self._told = None

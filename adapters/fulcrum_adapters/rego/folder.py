@@ -14,10 +14,10 @@ from typing import Any
 
 from fulcrum_adapters.rego.documents import merge, read_document, read_text
 from fulcrum_adapters.rego.library import MAX_MODULE, library, policies_root, starter_names
-from fulcrum_mcp.core.policy import PolicyModule, PolicySource
+from fulcrum_mcp.core.policy import PolicyModule, PolicySource, Problem
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["MAX_DATA", "files", "fingerprint", "read_folder", "read_policies", "starter"]
+__all__ = ["MAX_DATA", "files", "fingerprint", "passed_over", "read_folder", "read_policies", "starter"]
 
 MAX_DATA = 8 << 20
 """Bytes of one data document."""
@@ -54,6 +54,24 @@ def read_folder(path: Path) -> PolicySource:
     if not path.is_dir():
         raise Invalid(f"{path}: no such folder or file; name a folder of policies, a .rego file or a starter policy")
     return _source(files(path), path, path.resolve().name)
+
+
+def passed_over(folder: Path) -> list[Problem]:
+    """Warnings of documents in a policy folder that are neither data nor cases, so that nothing reads them."""
+    if not folder.is_dir():
+        return []
+    return [
+        Problem(
+            str(path),
+            0,
+            0,
+            "nothing reads this file",
+            f"as data.{path.stem} it belongs in a folder named data; else name it data{path.suffix}, or take it away",
+            "warning",
+        )
+        for path in files(folder)
+        if path.suffix != ".rego" and path.parent.name not in {"data", "cases"} and path.name not in _DATA_NAMES
+    ]
 
 
 def starter(name: str) -> PolicySource:

@@ -146,6 +146,17 @@ def test_where_nothing_was_recorded_says_so_and_makes_nothing(run: Run, tmp_path
     assert not (tmp_path / "empty").exists()
 
 
+@pytest.mark.parametrize("argv", [("query",), ("tail", "--no-follow"), ("export", "-o", "-")])
+def test_where_the_trail_is_in_postgres_a_gateway_is_to_be_named(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("FULCRUM_POSTGRES_URL", "postgresql://fulcrum:s3cret@db/fulcrum_metrics")
+    ran = run("audit", *argv, "--data", str(data))
+    assert ran.code == 2
+    assert "keeps its trail in Postgres; name a gateway with --url" in ran.err
+    assert "s3cret" not in ran.err
+
+
 def test_tail_shows_a_line_a_call_and_what_went_wrong(run: Run, data: Path) -> None:
     assert data.exists()
     ran = run("audit", "tail", "--no-follow", "-n", "100")

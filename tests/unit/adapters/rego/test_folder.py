@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fulcrum_adapters.rego.engine import RegoEngine
-from fulcrum_adapters.rego.folder import fingerprint, read_folder, read_policies, starter
+from fulcrum_adapters.rego.folder import fingerprint, passed_over, read_folder, read_policies, starter
 from fulcrum_adapters.rego.library import library, policies_root
 from fulcrum_mcp.core.policy import PolicySource
 from fulcrum_mcp.errors import Invalid
@@ -34,6 +34,28 @@ def test_rego_at_any_depth_is_read_and_tests_are_not(tmp_path: Path) -> None:
     source = read_folder(tmp_path)
     assert own(source) == [str(tmp_path / "a.rego"), str(tmp_path / "deep/er/b.rego")]
     assert RegoEngine(source).info.names == ("a", "b")
+
+
+def test_a_document_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    for name in (
+        "a.rego",
+        "data.json",
+        "data/limits.yaml",
+        "cases/a.yaml",
+        "deep/data.yml",
+        "limits.json",
+        "deep/x.yaml",
+    ):
+        write(tmp_path / name, "{}")
+    found = passed_over(tmp_path)
+    assert [problem.path for problem in found] == [str(tmp_path / "limits.json"), str(tmp_path / "deep/x.yaml")]
+    assert {problem.severity for problem in found} == {"warning"}
+    assert "data.limits" in found[0].hint
+    assert not passed_over(tmp_path / "a.rego")
+
+
+def test_no_starter_policy_has_a_document_that_nothing_reads() -> None:
+    assert not passed_over(policies_root() / "starter")
 
 
 def test_one_file_is_a_policy_set(tmp_path: Path) -> None:
