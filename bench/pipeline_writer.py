@@ -66,7 +66,7 @@ def _room(options: argparse.Namespace, written: int) -> bool:
     if options.window is None:
         return True
     try:
-        return written - int(options.stored.read_text() or 0) < options.window
+        return bool(written - int(options.stored.read_text() or 0) < options.window)
     except (OSError, ValueError):
         return True
 

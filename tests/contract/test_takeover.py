@@ -73,13 +73,13 @@ def in_memory() -> Rig:
     memory = MemoryRegistry()
 
     def wait(seconds: int) -> None:
-        rig.now += seconds * SECOND
+        made.now += seconds * SECOND
 
     lines: dict[str, list[ArchivedRecord]] = {}
 
     def store(writer: str, drafts: Sequence[RecordDraft]) -> None:
         data = {draft.id: draft.data for draft in drafts}
-        mine = [one for one in map(archived, rig.chained(writer, drafts)) if isinstance(one, ArchivedRecord)]
+        mine = [one for one in map(archived, made.chained(writer, drafts)) if isinstance(one, ArchivedRecord)]
         lines.setdefault(writer, []).extend(mine)
         ends = {(one.tenant, one.subject, one.leg) for all_of in lines.values() for one in all_of if one.outcome}
         for name, written in lines.items():
@@ -93,8 +93,8 @@ def in_memory() -> Rig:
                 if one.effect == "allow" and (one.tenant, one.subject, one.leg) not in ends
             ]
 
-    rig = Rig(memory, memory, wait, store)
-    return rig
+    made = Rig(memory, memory, wait, store)
+    return made
 
 
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=[pytest.mark.service, pytest.mark.parts])])

@@ -349,10 +349,14 @@ async def test_what_needs_no_ledger_does_not_wait_for_one_that_hangs(
     ledger.gate.clear()
     needing = Calls(journal).start("needing")
     await until(ledger.asked.is_set, "the ledger is asked")
-    for number in range(5):
+
+    async def free(name: str) -> None:
         async with asyncio.timeout(0.5):
-            await journal.admit(None, lambda _, number=number: draft(f"free{number}"), lambda _: None)
-        journal.settle(Settlement(None, lambda number=number: draft(f"free{number}", "finished")))
+            await journal.admit(None, lambda _: draft(name), lambda _: None)
+        journal.settle(Settlement(None, lambda: draft(name, "finished")))
+
+    for number in range(5):
+        await free(f"free{number}")
     await until(lambda: len(subjects(log, "finished")) == 5, "their ends are recorded")
     assert not needing.done()
     ledger.gate.set()
