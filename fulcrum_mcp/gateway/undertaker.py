@@ -24,6 +24,8 @@ from fulcrum_mcp.ports import OpenCall, StoredPlace, Takeover
 __all__ = ["Undertaker"]
 
 PAUSE: Final = 5.0
+MOST_CLAIMS: Final = 16
+"""In one turn."""
 
 _log = structlog.get_logger("fulcrum.undertaker")
 
@@ -69,20 +71,22 @@ class Undertaker:
             await asyncio.sleep(self._pause)
 
     async def turn(self) -> None:
-        """Take over from one that died, if there is one; finish what those left. Raises `Unavailable`."""
+        """Take over from those that died; finish what they left. Raises `Unavailable`."""
         before, self._answered = self._answered, False
         oldest = await self._oldest()
         self._answered = True
-        if before:
+        for _ in range(MOST_CLAIMS if before else 0):
             dead = await asyncio.to_thread(self._takeover.claim, self._journal.writer, now_ns(), oldest or 0.0)
-            if dead is not None:
-                _log.warning("taking over from a gateway that is gone", writer=dead)
-                self._estates[dead] = _Estate()
+            if dead is None:
+                break
+            _log.info("taking over from a gateway that is gone", writer=dead)
+            self._estates[dead] = _Estate()
         for writer, estate in list(self._estates.items()):
             if await self._finish(writer, estate):
                 await asyncio.to_thread(self._takeover.done, self._journal.writer, writer)
                 del self._estates[writer]
-                _log.info("every call of it has an end", writer=writer, told=len(estate.told))
+                if estate.told:
+                    _log.warning("calls of a gateway that died are finished", writer=writer, calls=len(estate.told))
 
     async def _finish(self, writer: str, estate: _Estate) -> bool:
         """Tell the ends that nobody has told; True when the store has an end of every call."""
