@@ -49,7 +49,7 @@ def _network(part: str) -> list[Cell]:
 
 def _valkey(site: Site, *words: str) -> None:
     with closing(redis.Redis.from_url(site.installation.valkey.url)) as valkey:
-        valkey.execute_command(*words)
+        valkey.execute_command(*words)  # type: ignore[no-untyped-call] # redis-py has no types here
 
 
 def _killed(site: Site) -> None:

@@ -97,7 +97,7 @@ class Answer:
     """What became of one call."""
 
     kind: str
-    """`ok`, `upstream` (a tool error of its own making), or the code of the decision's first reason."""
+    """`ok`, `upstream` (a tool error of its own making), the code of the decision's first reason, or `HTTP STATUS`."""
     seconds: float
     text: str
     retry_after: int | None = None
@@ -139,8 +139,16 @@ class Site:
         return self.installation.replicas[2]
 
     async def know(self) -> None:
-        """See to it that every replica has read the key just now."""
+        """Make a key, and have every replica read it."""
         self._known_at = time.monotonic()
+        status, text = await self.ask(self.pair[0], "POST", "/api/v1/keys", {"name": "known", "agent": "known"})
+        assert status == 201, text
+        self.key = json.loads(text)["key_secret"]
+
+        async def agreed() -> bool:  # a change forgets keys: they are to be known after it
+            return len({await self.metric(replica, "fulcrum_config_revision") for replica in self.pair}) == 1
+
+        await until(agreed, "both replicas know of the new key")
         for replica in self.pair:
             assert (await self.call(replica, "mark", key=self.key)).kind == "ok"
 
@@ -168,7 +176,10 @@ class Site:
             ) as reply,
         ):
             body = await reply.read()
-        answer = read_answer(body, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        answer = (
+            read_answer(body, seconds) if reply.status == 200 else Answer(f"HTTP {reply.status}", seconds, str(body))
+        )
         if answer.kind == "ok":
             self.answered[text] = "ok"
         elif answer.refused:
@@ -305,12 +316,13 @@ async def open_site(folder: Path, part: str) -> AsyncIterator[Site]:
         await _add_odd(installation, part)
         await installation.serving()
         site = Site(installation, marks, upstream, http)
-        status, text = await site.ask(site.pair[0], "POST", "/api/v1/keys", {"name": "known", "agent": "known"})
-        assert status == 201, text
-        site.key = json.loads(text)["key_secret"]
         assert (await site.throw(site.pair[0], "tool:marks__halted"))[0] == 201
-        for number in (0, 1):
-            assert (await site.call(site.pair[number], "scarce")).kind == "ok"
+        for replica in site.pair:
+
+            async def spent(replica: Replica = replica) -> bool:
+                return (await site.call(replica, "scarce")).kind == "ok"
+
+            await until(spent, "one of two calls is spent")
         await site.serves(20)
         yield site
 

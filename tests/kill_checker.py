@@ -147,9 +147,9 @@ def planted_faults(good: Evidence) -> dict[str, Evidence]:
 
     def without(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         """Not there, and those after it moved up, so that only what is missing can tell."""
+        chain, seq = record["chain"], record["seq"]
         rest = [r for r in records if r is not record]
-        after = [r for r in rest if r["chain"] == record["chain"] and r["seq"] > record["seq"]]
-        return [{**r, "seq": r["seq"] - 1} if r in after else r for r in rest]
+        return [{**r, "seq": r["seq"] - 1} if r["chain"] == chain and r["seq"] > seq else r for r in rest]
 
     def doubled(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         last = max(r["seq"] for r in records if r["chain"] == record["chain"])

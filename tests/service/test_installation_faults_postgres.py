@@ -12,6 +12,8 @@ pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.
 
 KNOWN = 50.0
 """Seconds for which a key certainly counts; it counts for 60."""
+FORGOTTEN = 130.0
+"""Seconds after which it certainly does not: a shared cache may have had it for 60 s before a process took it over."""
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +36,15 @@ async def test_without_postgres_calls_go_on_and_the_control_plane_says_503(site:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cell", CELLS["postgres"], ids=str)
 async def test_without_postgres_calls_go_on_for_long(site: Site, cell: Cell) -> None:
-    await through(site, cell, without_postgres, seconds=LONG)
+    await through(site, cell, without_postgres, seconds=FORGOTTEN + 10 if cell.fault == "refuse" else LONG)
 
 
 async def without_postgres(site: Site, cell: Cell) -> None:
     goes_on(await each(site, ["mark", *LIMITED]))
     if site.known_for < KNOWN:
         goes_on(await each(site, ["mark"], key=site.key))
-    elif cell.use == "none":
-        assert {answer.kind for answer in await each(site, ["mark"], key=site.key)} == {"unknown"}
+    elif cell.use == "none" and site.known_for > FORGOTTEN:
+        assert {answer.kind for answer in await each(site, ["mark"], key=site.key)} == {"HTTP 503"}
     if cell.use == "none":
         before = len(await asyncio.to_thread(site.installation.records)) if cell.fault != "pause" else 0
         for replica in site.pair:

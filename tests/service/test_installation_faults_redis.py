@@ -62,8 +62,10 @@ async def without_redis(site: Site, cell: Cell) -> None:
     async def everywhere() -> bool:
         return (await site.call(site.pair[1], "spare")).kind == "stopped"
 
-    await until(everywhere, "the kill switch holds on the other replica", SECOND)
-    await site.lift(site.pair[0], "tool:marks__spare")
+    try:
+        await until(everywhere, "the kill switch holds on the other replica", SECOND)
+    finally:
+        await site.lift(site.pair[0], "tool:marks__spare")
     for replica in site.pair:
         await until(partial(lifted, site, replica), "it is lifted", SECOND)
 
