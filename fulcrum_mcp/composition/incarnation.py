@@ -18,6 +18,8 @@ __all__ = ["Given", "Incarnation"]
 
 _MOST_WORDS: Final = 16_384
 _KILL_AFTER: Final = 1.0
+_WORK: Final = 2
+"""Hundredths of a second of processor time between two looks: less is only waiting, for the interpreter's lock too."""
 
 
 class Given(NamedTuple):
@@ -51,6 +53,7 @@ class Incarnation:
         self._writer = writer
         self._changed = changed
         self._told: Mapping[str, Any] = {}
+        self._ticks = 0
         self.last_words = ""
         """Where it was when it was ended or crashed: code places only. Empty for an end of another kind."""
         self._listening: asyncio.Task[None] | None = None
@@ -123,6 +126,16 @@ class Incarnation:
         except OSError:
             return False
         return text.rpartition(")")[2].split()[0] in ("T", "t")
+
+    def working(self) -> bool:
+        """Its loop's thread has used processor time since this was asked last. Never true where /proc is not."""
+        pid = self._process.pid
+        try:
+            fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        before, self._ticks = self._ticks, int(fields[11]) + int(fields[12])
+        return self._ticks - before >= _WORK
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; nothing when it has ended."""

@@ -189,7 +189,7 @@ class _Supervisor:
             crowded = now - last > 2 * BEAT  # we did not run either: the machine was suspended, or is overloaded
             last = now
             for worker in self._living.values():
-                if crowded or not worker.was_open or worker.stopped():
+                if worker.working() or crowded or not worker.was_open or worker.stopped():
                     worker.heard(now)
                 elif now - worker.beat > _SILENT * self._patience:
                     _log.warning("worker is silent: ended", worker=worker.seat.number)

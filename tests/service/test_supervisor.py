@@ -152,6 +152,12 @@ async def test_worker_without_a_sign_of_life_is_ended_whether_it_works_or_not(be
     assert await run.ended() == 0
 
 
+async def test_worker_that_is_crowded_out_is_not_taken_for_one_that_hangs(begin: Begin) -> None:
+    run = await begin("crowded out")
+    await run.noted("went on", times=2)
+    assert not [line for line in run.log() if "ended" in line["event"]]
+
+
 async def test_supervisor_killed_ends_its_workers(begin: Begin) -> None:
     run: Run = await begin("well")
     await run.noted("greeted 1 ready, 2 ready", 2)
