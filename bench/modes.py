@@ -17,7 +17,7 @@ from statistics import median
 
 from bench.columns import COLUMNS, Running, fulcrum
 from bench.load import Report, apart
-from bench.parts import Parts, load_of_machine, opened, usage_of
+from bench.parts import Parts, load_of_machine, opened, shown, usage_of
 from bench.processes import cores, free_port, python, started, until_listening
 
 __all__ = ["main"]
@@ -183,7 +183,7 @@ def markdown(cells: Cells, options: argparse.Namespace, loads: tuple[str, str]) 
         "",
         f"{date} UTC; the machine's load at the start {loads[0]}, at the end {loads[1]}.",
         "",
-        f"`{' '.join(['python -m bench.modes', *sys.argv[1:]])}`",
+        f"`{shown('bench.modes', sys.argv[1:])}`",
         "",
         f"{options.rounds} interleaved rounds of {options.seconds:g} s a cell, medians; a ratio is the median of the",
         "rounds' own ratios. A call has two records, two budgets and three policies. `behind it` is the CPU of Valkey,",

@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,7 @@ from servers.postgres import PostgresServer
 from servers.process import Server
 from servers.valkey import ValkeyServer
 
-__all__ = ["Parts", "load_of_machine", "opened", "usage_of"]
+__all__ = ["Parts", "load_of_machine", "opened", "shown", "usage_of"]
 
 _POSTGRES = ("shared_buffers=256MB", "max_wal_size=2GB")
 
@@ -41,6 +41,17 @@ def usage_of(pid: int) -> Usage:
 def load_of_machine() -> str:
     """How busy the machine is; other work on it makes every figure worse."""
     return ", ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+def shown(module: str, arguments: Sequence[str]) -> str:
+    """The command of a run, without the folders and files that are of this machine."""
+    kept: list[str] = []
+    skipped = False
+    for argument in arguments:
+        if not skipped and argument not in {"--out", "--keep"} and not argument.startswith(("--out=", "--keep=")):
+            kept.append(argument)
+        skipped = argument in {"--out", "--keep"}
+    return " ".join([f"python -m {module}", *kept])
 
 
 class Parts:

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from bench.parts import Parts, load_of_machine, opened, usage_of
+from bench.parts import Parts, load_of_machine, opened, shown, usage_of
 from bench.pipeline_report import Leg, Outage, Run, markdown
 from bench.processes import Tree, Usage, free_port, python, started
 
@@ -252,7 +252,7 @@ def main() -> int:
         except KeyboardInterrupt:
             print("stopped; nothing was written", file=sys.stderr)
             return 130
-    run.command = " ".join(["python -m bench.pipeline", *sys.argv[1:]])
+    run.command = shown("bench.pipeline", sys.argv[1:])
     text = markdown(run)
     options.out.write_text(text)
     print(text)
