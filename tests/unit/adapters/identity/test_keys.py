@@ -1,8 +1,10 @@
+import asyncio
 import threading
 from typing import Any
 
 import anyio
 import pytest
+from live_stream import until
 
 from fulcrum_adapters.identity import AnonymousVerifier, ApiKeyVerifier, IdentityChain, PrincipalCache
 from fulcrum_adapters.memory.keys import MemoryKeys
@@ -141,3 +143,16 @@ async def test_a_refused_key_never_becomes_anonymous() -> None:
     for credentials in (Credentials("Bearer wrong", loopback=True), Credentials(api_key="", loopback=True)):
         with pytest.raises(Unauthenticated):
             await chain.verify(credentials)
+
+
+async def test_made_up_keys_hold_up_nothing_else_while_the_store_hangs() -> None:
+    keys, verifier = made(Clock())
+    keys.hold = threading.Event()
+    async with anyio.create_task_group() as asking:
+        for number in range(100):
+            asking.start_soon(verifier.verify, Credentials(f"Bearer {format_key(f'x{number}', SECRET)}"))
+        with anyio.fail_after(5):
+            await until(keys.reached.is_set, "the store is asked")
+            await asyncio.to_thread(lambda: None)  # as those do who keep the ledger, carry records and follow changes
+        asking.cancel_scope.cancel()
+        keys.hold.set()
