@@ -246,4 +246,6 @@ def _words(exc: BaseException) -> str:
         return "no answer in time"
     if isinstance(exc, nats.errors.AuthorizationError):
         return "the credentials are not accepted"
+    if isinstance(exc, OSError) and exc.strerror:
+        return exc.strerror
     return (str(exc) or type(exc).__name__).removeprefix("nats: ")
