@@ -274,8 +274,8 @@ def _inputs(ticket: Ticket, arguments: bytes) -> bytes | None:
     """The readable copy of the policy input: redacted by policy, well-known secrets always masked."""
     mode = ticket.snapshot.limits.inputs
     document = ticket.document
-    if mode == "none" or document is _NOTHING:
-        return None
+    if mode == "none" or document is _NOTHING or len(document) > ticket.snapshot.limits.max_input:
+        return None  # what no policy may judge is denied, and must not fill the disk
     if mode == "redacted" and ticket.decision.redactions:
         try:
             value, count = redact(ticket.call.arguments, ticket.decision.redactions, ticket.snapshot.substitute)

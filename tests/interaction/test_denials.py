@@ -10,6 +10,7 @@ from journal_doubles import GatedLog, MoodyLedger
 from live_stream import open_post, until
 from scripted_server import ScriptedServer, json_reply, tool
 
+from fulcrum_adapters.memory.audit import MemoryAuditLog
 from fulcrum_adapters.memory.policy import MemoryPolicyEngine
 from fulcrum_adapters.memory.upstream import MemoryReply, MemoryUpstream
 from fulcrum_mcp.core.budget import Budget, Scope
@@ -278,6 +279,10 @@ async def test_call_too_large_for_policies_is_denied_unjudged() -> None:
         reply = await rig.client(PATH).request("tools/call", {"name": "echo", "arguments": {"a": "x" * 3000}})
         assert reply.result["_meta"][META]["reasons"][0]["code"] == "input_too_large"
         assert rig.servers["files"].calls == []
+        (denied,) = rig.records("decided")
+        assert denied["data"]["effect"] == "deny"
+        assert isinstance(rig.log, MemoryAuditLog)
+        assert denied["id"] not in dict(rig.log.inputs), "a copy of what is denied for its size fills the disk"
 
 
 async def test_deep_arguments_are_judged_or_refused_and_harm_nobody_else() -> None:
