@@ -114,7 +114,15 @@ class _Supervisor:
         failures = quick = 0
         again = False
         while not self._end.is_set():
-            worker = await self._start(seat, again=again)
+            try:
+                worker = await self._start(seat, again=again)
+            except OSError as fault:  # no process is to be had now: that must not end those that serve
+                if not self._living:
+                    what = f"no worker can be started: {fault.strerror}; free memory or processes"
+                    raise Unavailable(what) from fault
+                _log.error("worker not started", worker=seat.number, reason=str(fault))
+                await self._pause(_LAST_PAUSE)
+                continue
             code = await worker.ended()
             del self._living[seat.number]
             self._tell()

@@ -406,7 +406,7 @@ class Journal:
             self._queue.put(None)
             await asyncio.to_thread(self._thread.join, PATIENCE)
         self._reach.close()
-        self._log.close()
+        await asyncio.to_thread(self._log.close)
 
     async def _drain(self) -> None:
         """Commit what is queued, and what calls that are just ending still bring."""
