@@ -163,7 +163,7 @@ class RemoteTarget:
 
     def _silent(self, exc: Exception) -> Unavailable:
         said = getattr(exc, "strerror", None) or type(exc).__name__
-        return Unavailable(f"{self._url}: does not answer ({said}); is fulcrum up running there?")
+        return Unavailable(f"{self._url}: does not answer ({said}); is a gateway running there?")
 
     def _refused(self, status: int, text: bytes) -> FulcrumError:
         try:

@@ -177,5 +177,5 @@ def test_a_server_refuses_strangers_and_weak_keys(plane: ControlPlane, serving: 
 def test_what_is_no_fulcrum_is_said_to_be_none(serving: Serving) -> None:
     with pytest.raises(NotFound):
         RemoteTarget(serving.url + "/elsewhere", "x" * 40).list_keys()
-    with pytest.raises(Unavailable, match="is fulcrum up running there"):
+    with pytest.raises(Unavailable, match="is a gateway running there"):
         RemoteTarget("http://127.0.0.1:1", "x" * 40).list_keys()

@@ -138,7 +138,7 @@ COMMANDS = [
     c("keys create x --agent \udcff", 2, "argument 4", "UTF-8"),
     c("keys list --data absent", 3, "absent: no Fulcrum has used", "start fulcrum up"),
     c("keys list --url nonsense", 2, '--url: "nonsense"', "write for example", FULCRUM_API_KEY="x"),
-    c("keys list --url http://127.0.0.1:9", 3, "does not answer", "is fulcrum up running there?", FULCRUM_API_KEY="x"),
+    c("keys list --url http://127.0.0.1:9", 3, "does not answer", "is a gateway running there?", FULCRUM_API_KEY="x"),
     c("keys list --url http://127.0.0.1:9", 2, "--url needs a key", "set FULCRUM_API_KEY"),
     c("keys list --url http://127.0.0.1:9", 2, "FULCRUM_API_KEY_FILE: absent", "check", FULCRUM_API_KEY_FILE="absent"),
     c("keys list --url http://127.0.0.1:9", 2, "FULCRUM_API_KEY:", "the key alone", FULCRUM_API_KEY="a\nb"),

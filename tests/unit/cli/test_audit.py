@@ -243,4 +243,4 @@ def test_nobody_there_exits_with_3(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("FULCRUM_API_KEY", "flcrm_sk_x_y")
     ran = run("audit", "export", "-o", "-", "--url", "http://127.0.0.1:9")
     assert ran.code == 3
-    assert "is fulcrum up running there" in ran.err
+    assert "is a gateway running there" in ran.err
