@@ -57,7 +57,6 @@ class FaultProxy:
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"fault-proxy-{self.port}", daemon=True)
         self._changed = asyncio.Event()
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._pairs = dict["_Pair", asyncio.Task[None]]()
 
     def start(self) -> Self:
@@ -141,7 +140,7 @@ class FaultProxy:
         elif fault.kind != "blackhole":
             await self._reset_all(lossy=True)
         if fault.kind == "refuse":
-            await self._deafen()
+            self._deafen()
         elif self._listener is None:
             await self._listen()
 
@@ -152,27 +151,30 @@ class FaultProxy:
         listener.listen(256)
         listener.setblocking(False)
         self._listener = listener
-        self._accepting = self._loop.create_task(self._accept(listener))
+        self._loop.add_reader(listener, self._accept, listener)
 
-    async def _deafen(self) -> None:
-        if self._accepting is not None:
-            await _ended(self._accepting)
+    def _deafen(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
-        self._listener = self._accepting = None
+        self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
-            self.connections += 1
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            pair = _Pair(client)
-            if self._fault.kind == "reset":
-                pair.reset()
-                continue
-            task = self._loop.create_task(self._serve(pair))
-            self._pairs[pair] = task
-            task.add_done_callback(partial(self._forget, pair))
+    def _accept(self, listener: socket.socket) -> None:
+        """At once, so that no connection is lost between being accepted and being known."""
+        try:
+            client, _ = listener.accept()
+        except OSError:  # it went again
+            return
+        self.connections += 1
+        client.setblocking(False)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pair = _Pair(client)
+        if self._fault.kind in {"reset", "refuse"}:
+            pair.reset()
+            return
+        task = self._loop.create_task(self._serve(pair))
+        self._pairs[pair] = task
+        task.add_done_callback(partial(self._forget, pair))
 
     def _forget(self, pair: "_Pair", _done: "asyncio.Task[None]") -> None:
         self._pairs.pop(pair, None)
@@ -257,9 +259,10 @@ class FaultProxy:
             if pair.lossy or not lossy:
                 pair.reset_when_closed()
                 await _ended(task)
+                pair.close()  # a task that is ended before it began closes nothing
 
     async def _close(self) -> None:
-        await self._deafen()
+        self._deafen()
         await self._reset_all()
 
 
