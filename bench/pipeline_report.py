@@ -57,7 +57,7 @@ def _leg(leg: Leg) -> str:
     cpu = [f"{leg.cpu.get(part, 0.0):.0f}" for part in _PARTS]
     total = sum(leg.cpu.values())
     cells = [leg.name, f"**{leg.rate:,.0f}**", f"{leg.written / leg.seconds:,.0f}", f"{leg.seconds:.0f}", *cpu]
-    cells += [f"{total:.0f}", f"{leg.lag:.2f}", f"{leg.worst_lag:.2f}", leg.load]
+    cells += [f"{total:.0f}", f"{leg.rate * total / 1e6:.2f}", f"{leg.lag:.2f}", f"{leg.worst_lag:.2f}", leg.load]
     return f"| {' | '.join(cells)} |"
 
 
@@ -71,7 +71,7 @@ def _memory(leg: Leg) -> str:
 def markdown(run: Run) -> str:
     """The page that `make bench-pipeline` writes."""
     date = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
-    head = ("load", "stored/s", "written/s", "seconds", *(f"{part} us" for part in _PARTS), "all us")
+    head = ("load", "stored/s", "written/s", "seconds", *(f"{part} us" for part in _PARTS), "all us", "cores got")
     head += ("lag p50 s", "lag worst s", "machine's load 1, 5, 15 min")
     lines = [
         "# From the spool into Postgres",
@@ -83,7 +83,9 @@ def markdown(run: Run) -> str:
         "One writer through a real spool (`sync`: an fdatasync every group commit), records of about 1.2 KB, every",
         "second one with inputs, four chains; one courier; NATS with `sync_interval: always`; one `fulcrum processor`;",
         "Postgres 18 with fsync and synchronous_commit on. Stored means: checked by the processor, in Postgres. CPU is",
-        "microseconds per stored record, of all the processes of each part.",
+        "microseconds per stored record, of all the processes of each part; `cores got` is what all of them together had",
+        "of the machine, so that runs beside other work can be compared. As fast as it goes: with at most",
+        f"{run.window:,} records on their way.",
         "",
         f"| {' | '.join(head)} |",
         "|" + "---|" * len(head),
