@@ -1,7 +1,7 @@
 """`fulcrum server`: one gateway of an installation with several, on Postgres, Redis or Valkey, and NATS."""
 
 import os
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ __all__ = ["app"]
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
-_PLANES = ("both", "data", "control")
+_PLANES: dict[str, Literal["both", "data", "control"]] = {"both": "both", "data": "data", "control": "control"}
 
 
 @app.command()
@@ -42,7 +42,8 @@ def server(
     (each also as NAME_FILE; addresses in fulcrum.toml too), and a `fulcrum processor` beside it. Without policies
     every call is denied: name a folder, or publish them (fulcrum policy publish). docs/DEPLOYMENT_GUIDE.md tells all.
     """
-    if planes not in _PLANES:
+    served = _PLANES.get(planes)
+    if served is None:
         raise Invalid(f'--planes: "{planes}" is not one of {", ".join(_PLANES)}.')
     worker = inherited(os.environ)
     logs.configure(log, worker=None if worker is None else worker.seat.number)
@@ -63,7 +64,7 @@ def server(
         raise SystemExit(supervise(worker_command(["server", *context.obj]), settings.workers, settings))
     from fulcrum_mcp.cli.serving import serve_installation  # noqa: PLC0415 - dear, and the supervisor serves nothing
 
-    serve_installation(settings, worker, cast(Literal["both", "data", "control"], planes))
+    serve_installation(settings, worker, served)
 
 
 def _check(settings: Settings) -> None:

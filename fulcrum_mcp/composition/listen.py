@@ -29,5 +29,6 @@ def listen(host: str, port: int) -> socket.socket:
 def shown(listener: socket.socket) -> str:
     """Where a client on this machine finds it: `host:port`."""
     host, port = listener.getsockname()[:2]
-    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - listening there was the operator's wish
-    return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - listening there was the operator's wish
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

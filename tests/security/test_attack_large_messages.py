@@ -29,13 +29,16 @@ def anyio_backend() -> str:
 
 
 class Echo:
-    async def post(self, _incoming: Incoming) -> Answer:
+    async def post(self, incoming: Incoming) -> Answer:
+        del incoming
         return Answer(200, b"{}")
 
-    async def get(self, _incoming: Incoming) -> Answer:
+    async def get(self, incoming: Incoming) -> Answer:
+        del incoming
         return Answer(200)
 
-    async def delete(self, _incoming: Incoming) -> Answer:
+    async def delete(self, incoming: Incoming) -> Answer:
+        del incoming
         return Answer(200)
 
 

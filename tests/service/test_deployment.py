@@ -109,6 +109,7 @@ def test_gateway_is_ready_healthy_and_measured_and_the_guides_first_steps_work(i
         guide = (ROOT / "docs" / "DEPLOYMENT_GUIDE.md").read_text()
         steps = re.findall(r"^fulcrum ((?:policy|keys) [^#\n]+)", guide, re.MULTILINE)
         assert [step.split()[:2] for step in steps] == [["policy", "publish"], ["keys", "create"]]
+        said = ""
         for step in steps:
             ran = subprocess.run(
                 [sys.executable, "-m", "fulcrum_mcp.cli", *step.split(), "--json"],
@@ -120,5 +121,6 @@ def test_gateway_is_ready_healthy_and_measured_and_the_guides_first_steps_work(i
                 timeout=30,
             )
             assert ran.returncode == 0, ran.stderr
-        assert json.loads(ran.stdout)["key"]["agent"] == "my-agent"
+            said = ran.stdout
+        assert json.loads(said)["key"]["agent"] == "my-agent"
         process.measures_all_of("Gateway")

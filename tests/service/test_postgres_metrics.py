@@ -161,7 +161,7 @@ def test_partitions_are_made_a_week_ahead_and_dropped_after_90_days(
             f"CREATE TABLE metrics.events_{day:%Y%m%d} PARTITION OF metrics.events"
             f" FOR VALUES FROM ('{day} 00:00+00') TO ('{day + dt.timedelta(days=1)} 00:00+00')".encode()
         )
-    root.execute("ALTER TABLE metrics.tool_calls DETACH PARTITION metrics.tool_calls_" + f"{today:%Y%m%d}")
+    root.execute(f"ALTER TABLE metrics.tool_calls DETACH PARTITION metrics.tool_calls_{today:%Y%m%d}".encode())
     root.execute(f"DROP TABLE metrics.tool_calls_{today:%Y%m%d}".encode())
     put(archive, Author().calls(2))
     assert root.execute("SELECT count(*) FROM metrics.tool_calls_rest").fetchone() == (4,)

@@ -74,7 +74,7 @@ class RedisStore:
         """Request and answer carry a sum each, so that what was damaged on its way is seen on both ends."""
         key, prefix = f"{self.config.prefix}epoch", self.config.prefix
         seal = _sum(key.encode() + prefix.encode() + request)
-        said = self.server.run(script, key, prefix, request, seal)
+        said: Any = self.server.run(script, key, prefix, request, seal)
         if not isinstance(said, bytes) or said[:_SEAL] != _sum(seal + said[_SEAL:]):
             raise self._garbled()
         try:
