@@ -77,7 +77,7 @@ def revoke(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke a key; running gateways refuse it within a second."""
+    """Revoke a key; gateways refuse it within a second, without NATS within 5."""
     with open_target(url, data) as target:
         key = target.revoke_key(key_id)
     if as_json:

@@ -34,7 +34,7 @@ def on(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Deny its calls from now on and cancel those in flight; running gateways obey within a second."""
+    """Deny its calls from now on and cancel those in flight; gateways obey within a second, without NATS within 5."""
     fields: dict[str, Any] = {"target": target, "reason": reason, "everybody": everybody}
     if tenant is not None:
         fields["tenant"] = tenant
