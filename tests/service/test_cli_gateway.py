@@ -124,21 +124,28 @@ class Gateway:
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     found = Gateway(tmp_path_factory.mktemp("gateway"))
-    calls = [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO},
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "look", "arguments": {"at": "this"}}},
-        {"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "delete", "arguments": {}}},
-    ]
-    lines = "".join(json.dumps(call) + "\n" for call in calls)
-    wrapped = found.run(
-        "wrap", *CONFIGURED, "--name", "things", "--", sys.executable, "server.py",
-        given=lines,
-    )  # fmt: skip
-    assert wrapped.out.count("\n") == 3, wrapped.err
-    assert "Denied by policy mine (no_delete): nothing is deleted here." in wrapped.out
+    look = {"name": "look", "arguments": {"at": "this"}}
+    assert _wrapped(found, look).count("\n") == 2
+    assert "Denied by policy mine (no_delete): nothing is deleted here." in _wrapped(
+        found, {"name": "delete", "arguments": {}}
+    )
     yield found
     found.close()
+
+
+def _wrapped(gateway: Gateway, call: dict[str, Any]) -> str:
+    """One call through `fulcrum wrap`, which ends after it."""
+    messages = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": HELLO},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call},
+    ]
+    ran = gateway.run(
+        "wrap", *CONFIGURED, "--name", "things", "--", sys.executable, "server.py",
+        given="".join(json.dumps(message) + "\n" for message in messages),
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    return ran.out
 
 
 HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "me", "version": "1"}}
@@ -163,7 +170,7 @@ def test_a_query_gives_the_same_records_from_both_sides_byte_for_byte(gateway: G
     local = gateway.run("audit", "query", "--json", "--type", "all", "--tool", "things__*", "--data", "data")
     remote = gateway.remote("audit", "query", "--json", "--type", "all", "--tool", "things__*")
     assert local.out == remote.out
-    assert [one["data"].get("effect") for one in records(remote)] == ["allow", "deny", None]
+    assert [one["data"].get("effect") for one in records(remote)] == ["allow", None, "deny"]
     assert gateway.remote("audit", "query", "--effect", "deny").out.count("✘ denied") == 1
     assert gateway.remote("audit", "query", "--effect", "ok").out.count("↳ ok") == 1
 
