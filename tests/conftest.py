@@ -1,3 +1,22 @@
-"""The real servers, for every test that asks for one."""
+"""The real servers, for every test that asks for one; and logs that no test leaves configured for the next."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
 
 pytest_plugins = ["servers.fixtures", "postgres_rig"]
+
+
+@pytest.fixture(autouse=True)
+def plain_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands that run in this process configure logging, and loggers keep what they first met."""
+    configure = structlog.configure
+
+    def forgetful(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", forgetful)
+    yield
+    structlog.reset_defaults()

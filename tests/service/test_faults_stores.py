@@ -158,5 +158,5 @@ async def test_a_dead_neighbour_is_looked_after_while_the_control_plane_is_gone(
     with noise(gateway.data / "fulcrum.db"):
         assert (await gateway.get("/api/v1/keys")).status == 503
         swept.clear()
-        await until(swept_again, "what dead processes left is finished", 5)
+        await until(swept_again, "what dead processes left is finished", 15)
         await goes_on(gateway)
