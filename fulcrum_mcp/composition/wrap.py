@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from fulcrum_adapters.upstream.stdio.spawn import Descriptor
 from fulcrum_mcp.api.mcp.stdio import StdioFace
 from fulcrum_mcp.composition.audit import open_processor
 from fulcrum_mcp.composition.control import open_control, open_ledger_usage
@@ -54,7 +55,8 @@ async def wrap_stdio(settings: Settings, role: str | None) -> None:
     exchange = next(iter(plane.hub.exchanges.values()))
     reader = asyncio.StreamReader(limit=_MAX_LINE)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), _input())
+    given = Descriptor(_input(), loop)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), given)
     out = sys.stdout.buffer
 
     def write(line: bytes) -> None:

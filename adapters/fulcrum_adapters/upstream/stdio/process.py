@@ -15,7 +15,7 @@ from typing import IO
 
 from fulcrum_adapters.upstream.stdio.config import StdioConfig
 from fulcrum_adapters.upstream.stdio.framing import LineBuffer, LineTooLong, frame
-from fulcrum_adapters.upstream.stdio.spawn import Pipe, on_exit, spawn
+from fulcrum_adapters.upstream.stdio.spawn import Descriptor, Pipe, on_exit, spawn
 from fulcrum_adapters.upstream.stdio.words import LastWords
 from fulcrum_mcp.errors import UpstreamFailed
 
@@ -89,7 +89,10 @@ class ServerProcess:
         try:
             self._errors = await self._reads(child.stderr, _STDERR, self.words.feed)
             self._output = await self._reads(child.stdout, _STDOUT, self._received)
-            self._input, _ = await self._loop.connect_write_pipe(lambda: Pipe(lambda: self._lost(_STDIN)), child.stdin)
+            assert child.stdin is not None
+            self._input, _ = await self._loop.connect_write_pipe(
+                lambda: Pipe(lambda: self._lost(_STDIN)), Descriptor(child.stdin, self._loop)
+            )
         except OSError as exc:
             self._signal(signal.SIGKILL)
             raise self._failed(f"its pipes could not be read: {exc.strerror}; try again later", sent=False) from exc
@@ -104,7 +107,10 @@ class ServerProcess:
         return f"cannot start {program!r}: {exc.strerror or type(exc).__name__}; correct its command"
 
     async def _reads(self, pipe: IO[bytes] | None, fd: int, take: Callable[[bytes], None]) -> asyncio.ReadTransport:
-        transport, _ = await self._loop.connect_read_pipe(lambda: Pipe(lambda: self._lost(fd), take), pipe)
+        assert pipe is not None
+        transport, _ = await self._loop.connect_read_pipe(
+            lambda: Pipe(lambda: self._lost(fd), take), Descriptor(pipe, self._loop)
+        )
         return transport
 
     def _failed(self, what: str, *, sent: bool) -> UpstreamFailed:

@@ -9,8 +9,9 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import IO
 
-__all__ = ["Pipe", "on_exit", "spawn"]
+__all__ = ["Descriptor", "Pipe", "on_exit", "spawn"]
 
 
 class Pipe(asyncio.Protocol):
@@ -29,6 +30,29 @@ class Pipe(asyncio.Protocol):
         """Part of asyncio's protocol."""
         del exc
         self._on_lost()
+
+
+class Descriptor:
+    """A pipe's end in the form that every loop may take over; `pipe` itself is closed.
+
+    uvloop closes the descriptor and then the object it was given, which would close the same number again: by then it
+    may be a file that another thread has just opened.
+    """
+
+    def __init__(self, pipe: IO[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        self._number = os.dup(pipe.fileno())
+        self._closed_by_loop = type(loop).__module__.startswith("uvloop")
+        pipe.close()
+
+    def fileno(self) -> int:
+        """The descriptor's number."""
+        return self._number
+
+    def close(self) -> None:
+        """Close it, unless the loop has. Idempotent."""
+        number, self._number = self._number, -1
+        if number >= 0 and not self._closed_by_loop:
+            os.close(number)
 
 
 def spawn(
