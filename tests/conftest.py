@@ -15,7 +15,8 @@ def plain_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     configure = structlog.configure
 
     def forgetful(**options: Any) -> None:
-        configure(**{**options, "cache_logger_on_first_use": False})
+        options["cache_logger_on_first_use"] = False
+        configure(**options)
 
     monkeypatch.setattr(structlog, "configure", forgetful)
     yield
