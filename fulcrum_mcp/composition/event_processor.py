@@ -5,7 +5,6 @@ lost meanwhile.
 """
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from fulcrum_adapters.postgres.upkeep import keep_up
 from fulcrum_adapters.signing import GivenKeys
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.metrics import metrics_route
+from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.database import open_database, postgres_config
 from fulcrum_mcp.composition.faces import Faces
 from fulcrum_mcp.composition.folder import open_folder
@@ -84,13 +84,6 @@ def _keep_up(database: Database) -> None:
         _log.info("metrics.partitions", made=made, dropped=dropped)
 
 
-def _calm_collector() -> None:
-    """Records come and go by the hundred and hold no cycles: looking through them would cost a quarter of the time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
-
-
 @dataclass(slots=True)
 class _Opened:
     database: Database
@@ -139,7 +132,8 @@ class ProcessorServer:
         opened = await self._open()
         if opened is None:
             return
-        _calm_collector()
+        # Records come and go by the hundred and hold no cycles: looking through them costs a quarter of the time.
+        calm_collector(100_000)
         try:
             self.processor = EventProcessor(
                 opened.feed,

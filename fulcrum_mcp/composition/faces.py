@@ -1,7 +1,7 @@
 """A few routes on addresses of their own, beside whatever else a process serves."""
 
 import socket
-from typing import Self
+from typing import Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
@@ -11,7 +11,23 @@ from fulcrum_mcp.api.bounded_http import BoundedHttp
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.settings import Bind
 
-__all__ = ["Faces"]
+__all__ = ["Faces", "served"]
+
+
+def served(app: Any, *, grace: int = 5) -> uvicorn.Config:
+    """How every application of ours is served; `grace` in seconds for requests under way at the end."""
+    return uvicorn.Config(
+        app,
+        http=BoundedHttp,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=grace,
+        proxy_headers=False,
+    )
 
 
 class Faces:
@@ -23,20 +39,7 @@ class Faces:
     async def serve(self, bind: Bind, routes: list[Route]) -> str:
         """Listen; where, as `host:port`. Raises `Unavailable`."""
         listener = listen(bind.host, bind.port)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                Starlette(routes=routes),
-                http=BoundedHttp,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=1,
-                proxy_headers=False,
-            )
-        )
+        server = uvicorn.Server(served(Starlette(routes=routes), grace=1))
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         await server.startup(sockets=[listener])

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import os
 import resource
 import signal
@@ -27,7 +26,9 @@ from fulcrum_mcp.api.rest import OAuthMetadata, RestDeps, rest_app
 from fulcrum_mcp.api.siblings import RelayedFace, Siblings
 from fulcrum_mcp.composition.audit_face import StoredTrail
 from fulcrum_mcp.composition.backing import Backing, Companion, embedded_backing
+from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control
+from fulcrum_mcp.composition.faces import served
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
@@ -95,7 +96,7 @@ class Server:
         """
         _allow_descriptors()
         bind, worker = self.settings.http, self.worker
-        server = uvicorn.Server(self._served(self))
+        server = uvicorn.Server(served(self))
         server.config.load()
         server.lifespan = server.config.lifespan_class(server.config)
         loop = asyncio.get_running_loop()
@@ -124,7 +125,7 @@ class Server:
                 told = loop.create_task(self._when_all_serve(worker, ready))
             elif ready is not None:
                 ready(self)
-            _calm_collector()
+            calm_collector(20_000)
             await server.main_loop()
             await server.shutdown(sockets=sockets)
         finally:
@@ -141,24 +142,9 @@ class Server:
         if ready is not None:
             ready(self)
 
-    @staticmethod
-    def _served(app: Any) -> uvicorn.Config:
-        return uvicorn.Config(
-            app,
-            http=BoundedHttp,
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=5,
-            proxy_headers=False,
-        )
-
     async def _take_from_siblings(self, server: uvicorn.Server, listener: socket.socket) -> None:
         """Serve what other workers hand over; it ends together with the rest."""
-        config = self._served(RelayedFace(self.endpoint))
+        config = served(RelayedFace(self.endpoint))
         config.load()
 
         def protocol() -> asyncio.Protocol:
@@ -232,13 +218,6 @@ def _allow_descriptors() -> None:
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _calm_collector() -> None:
-    """What was built at the start stays: the cyclic collector need not look at it, nor look every 700 objects."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)
 
 
 def _stop(server: uvicorn.Server) -> None:
