@@ -218,10 +218,10 @@ def used(run: Run, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bad(files: Path, used: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    def started() -> None:
+    def started(_: int) -> None:
         raise RuntimeError("the gateway started, and should not have")
 
-    monkeypatch.setattr(server, "_calm_collector", started)  # else a case that is no fault would wait for ever
+    monkeypatch.setattr(server, "calm_collector", started)  # else a case that is no fault would wait for ever
     monkeypatch.chdir(files)
     return used
 
