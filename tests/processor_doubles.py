@@ -150,6 +150,10 @@ class SmallArchive(MemoryArchive):
         self._trouble()
         return super().load()
 
+    def signer(self) -> str | None:
+        self._trouble()
+        return super().signer()
+
     def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
         self._trouble()
         return super().links(above, most)

@@ -36,8 +36,8 @@ def processor(
     """Store, check and sign what the gateways record; Ctrl-C ends it. Any number may run: one of them signs.
 
     It needs Postgres (FULCRUM_POSTGRES_URL), NATS (FULCRUM_NATS_URL) and the key that checkpoints are signed with
-    (FULCRUM_AUDIT_SIGNING_KEY, the same for all; without it one is made in the data folder, and a warning says so);
-    each also as NAME_FILE, addresses also in fulcrum.toml.
+    (FULCRUM_AUDIT_SIGNING_KEY, the same for all; without it one is made in the data folder, with a warning, and it is
+    refused where another key has signed); each also as NAME_FILE, addresses also in fulcrum.toml.
     """
     logs.configure(log)
     settings = load(

@@ -32,7 +32,7 @@ def serve_installation(settings: Settings, worker: Worker | None = None, planes:
 async def _serve_installation(settings: Settings, worker: Worker | None, planes: Planes) -> None:
     from fulcrum_mcp.composition.installation import open_installation  # noqa: PLC0415 - what `up` does not load
 
-    installation = await open_installation(settings)
+    installation = await open_installation(settings, signs=planes != "data")
     server = await open_server(settings, worker=worker, backing=installation.backing(), planes=planes)
     if settings.admin_key is not None:
         admin_key(server.control, settings)

@@ -25,21 +25,20 @@ from fulcrum_adapters.postgres.chains import PostgresChains
 from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.postgres.leader import PostgresLeadership
 from fulcrum_adapters.postgres.upkeep import keep_up
-from fulcrum_adapters.signing import GivenKeys
 from fulcrum_mcp.api.health import Part, health_routes
 from fulcrum_mcp.api.metrics import metrics_route
 from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.database import open_database, postgres_config
 from fulcrum_mcp.composition.faces import Faces
-from fulcrum_mcp.composition.folder import open_folder
-from fulcrum_mcp.errors import Invalid, Unavailable
+from fulcrum_mcp.composition.signing import audit_keys, check_signing_key
+from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.ports import Metric, Point
 from fulcrum_mcp.processor.metrics import processor_metrics
 from fulcrum_mcp.processor.patience import Patience, waited
 from fulcrum_mcp.processor.service import EventProcessor, EventProcessorConfig
 from fulcrum_mcp.settings import Bind, Settings
 
-__all__ = ["ProcessorServer", "jetstream_config", "signing_keys"]
+__all__ = ["ProcessorServer", "jetstream_config"]
 
 _log = structlog.get_logger("fulcrum.processor")
 
@@ -59,22 +58,6 @@ def jetstream_config(settings: Settings) -> JetStreamConfig:
         timeout=given.timeout,
         max_bytes=given.max_bytes,
         sync_always=given.sync_always,
-    )
-
-
-def signing_keys(settings: Settings) -> GivenKeys:
-    """The key that all processors of an installation sign with. Raises `Invalid`, `Unavailable`."""
-    pem, master = settings.audit_signing_key, settings.audit_mac_key
-    if pem is None:
-        open_folder(settings.data)
-        said = (
-            "FULCRUM_AUDIT_SIGNING_KEY is not set: it signs with the key in this folder, which every other processor "
-        )
-        _log.warning("audit.key.local", folder=str(settings.data / "keys"), reason=f"{said}and server must have too")
-    return GivenKeys(
-        None if pem is None else pem.get_secret_value(),
-        None if master is None else master.get_secret_value(),
-        settings.data / "keys",
     )
 
 
@@ -99,7 +82,7 @@ class ProcessorServer:
         self._bind = bind
         self._postgres = postgres_config(settings)
         self._nats = jetstream_config(settings)
-        self._keys = signing_keys(settings)
+        self._keys = audit_keys(settings)
         self._stopping = asyncio.Event()
         self._waits: dict[str, str] = {"postgres": "not opened yet", "nats": "not opened yet"}
         self.processor: EventProcessor | None = None
@@ -154,7 +137,7 @@ class ProcessorServer:
 
     async def _open(self) -> _Opened | None:
         """Wait for Postgres, then for NATS; None when it is time to stop before."""
-        database = await self._until("postgres", lambda: asyncio.to_thread(open_database, self.settings))
+        database = await self._until("postgres", lambda: asyncio.to_thread(self._database))
         if database is None:
             return None
         connection = Connection(self._nats, "fulcrum-processor")
@@ -168,6 +151,16 @@ class ProcessorServer:
         for warning in warnings:
             _log.warning("audit.stream.differs", what=warning)
         return _Opened(database, connection, feed)
+
+    def _database(self) -> Database:
+        """Whose trail this process may sign."""
+        database = open_database(self.settings)
+        try:
+            check_signing_key(self._keys, database)
+        except FulcrumError:
+            database.close()
+            raise
+        return database
 
     @staticmethod
     async def _prepare(connection: Connection, feed: JetStreamAuditFeed) -> Sequence[str]:

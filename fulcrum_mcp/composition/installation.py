@@ -47,6 +47,7 @@ from fulcrum_mcp.composition.event_processor import jetstream_config
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import DataPlane
 from fulcrum_mcp.composition.repositories import Repositories
+from fulcrum_mcp.composition.signing import audit_keys, check_signing_key
 from fulcrum_mcp.composition.stores import Stores
 from fulcrum_mcp.core.budget import Budget, Commit
 from fulcrum_mcp.errors import FulcrumError, Unavailable
@@ -73,7 +74,7 @@ _KEY_CACHE: Final = "\0keys in redis"
 class Installation:
     """Opened parts of one server process; made on its event loop."""
 
-    def __init__(self, settings: Settings, database: Database, connection: Connection) -> None:
+    def __init__(self, settings: Settings, database: Database, connection: Connection, keys: GivenKeys) -> None:
         self._settings = settings
         self._folder = open_folder(settings.data)
         self._database = database
@@ -83,7 +84,7 @@ class Installation:
         self._redis = RedisStore(RedisConfig(given.url.get_secret_value(), prefix=given.prefix, timeout=given.timeout))
         self._ledger = RedisLedger(self._redis)
         self._fence = FencedLedger(self._ledger)
-        self._keys = _audit_keys(settings)
+        self._keys = keys
         self._spool_config = _spool_config(settings)
         self._lease = Lease() if self._spool_config is None else None
         self._log = self._open_log()
@@ -276,13 +277,19 @@ def _end_process() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def open_installation(settings: Settings) -> Installation:
-    """Open what must be open before a server can start. Raises `Invalid` and `Unavailable`."""
+async def open_installation(settings: Settings, *, signs: bool = True) -> Installation:
+    """Open what must be open before a server can start. `signs`: it gives exports away.
+
+    Raises `Invalid` and `Unavailable`.
+    """
+    keys = audit_keys(settings, signs=signs)
     database = await asyncio.to_thread(open_database, settings)
     connection = Connection(jetstream_config(settings), "fulcrum-server")
     connection.start()
     try:
-        installation = Installation(settings, database, connection)
+        if signs:
+            await asyncio.to_thread(check_signing_key, keys, database)
+        installation = Installation(settings, database, connection, keys)
         if settings.audit.durability == "stream":
             await installation.check(stream_mode=True)
     except BaseException:
@@ -290,15 +297,6 @@ async def open_installation(settings: Settings) -> Installation:
         await asyncio.to_thread(database.close)
         raise
     return installation
-
-
-def _audit_keys(settings: Settings) -> GivenKeys:
-    pem, master = settings.audit_signing_key, settings.audit_mac_key
-    return GivenKeys(
-        None if pem is None else pem.get_secret_value(),
-        None if master is None else master.get_secret_value(),
-        settings.data / "keys",
-    )
 
 
 def _spool_config(settings: Settings) -> SpoolConfig | None:

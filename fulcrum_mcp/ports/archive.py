@@ -111,6 +111,10 @@ class Chains(Protocol):
         """Chains, broken ones and checkpoints as last written (no positions). Raises `Unavailable`."""
         ...
 
+    def signer(self) -> str | None:
+        """The id of the key that signed the trail's checkpoints; None: nothing is signed. Raises `Unavailable`."""
+        ...
+
     def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
         """Stored records above a chain's seq (0 for a chain not named), ordered by chain and seq, at most `most`."""
         ...

@@ -13,6 +13,7 @@ import structlog
 
 from fulcrum_mcp.ports import AuditFeed, Chains, Leadership, Signer
 from fulcrum_mcp.processor.patience import Patience, waited
+from fulcrum_mcp.processor.trail_key import TrailKey
 from fulcrum_mcp.processor.verifying import Gap, Verifier
 
 __all__ = ["Leader", "LeaderConfig"]
@@ -29,6 +30,8 @@ class LeaderConfig:
     checkpoint_records: int = 4096
     confirm_every: float = 30.0
     upkeep_every: float = 60.0
+    ask_key_every: float = 30.0
+    """While nothing is signed: whose key the trail has."""
     longest_pass: float = 1.0
     longest: float = 10.0
     """Between two tries when a part does not answer."""
@@ -53,6 +56,7 @@ class Leader:
         self._feed = feed
         self._upkeep = upkeep
         self._config = config or LeaderConfig()
+        self._key = TrailKey(chains, signer.key_id, self._config.ask_key_every)
         self._clock = clock
         self._verifier: Verifier | None = None
         self._signed_at = self._said_at = 0.0
@@ -118,8 +122,10 @@ class Leader:
         """Asked before every step and every signature: who has lost the leadership stops there."""
         if not self._leadership.acquire():
             self._forget()
+            self._key.check()  # better known before it has to lead
             return None
         if self._verifier is None:
+            self._key.check(now=True)
             self._verifier = Verifier(self._chains, self._signer, self._clock)
             self._signed_at = time.monotonic()
             self._said_at = -self._config.confirm_every

@@ -56,6 +56,19 @@ def test_an_empty_archive_has_nothing_to_say(store: Store) -> None:
     assert list(store.chains.links({}, 10)) == []
 
 
+def test_whose_key_has_signed_is_known_once_something_is_signed(store: Store, keys: AuditKeys) -> None:
+    put(store.archive, Author().write([*call_drafts(), *call_drafts(tenant="other")]))
+    assert store.chains.signer() is None
+    lead(store.chains, keys)
+    assert (store.chains.signer(), store.rival.signer()) == (keys.key_id, keys.key_id)
+
+
+def test_a_first_checkpoint_that_cannot_be_read_is_no_empty_trail(store: Store) -> None:
+    store.chains.add(StoreBatch(checkpoints=[("default", 1, b'{"key":"k"}')]))
+    with pytest.raises(Unavailable, match="damaged"):
+        store.chains.signer()
+
+
 def test_links_are_ordered_and_begin_above_what_is_known(store: Store) -> None:
     records = put(store.archive, Author("b").calls(2)) + put(store.archive, Author("a").calls(2, tenant="other"))
     links = store.chains.links({"b.default": 3}, 100)

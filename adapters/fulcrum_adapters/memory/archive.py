@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from fulcrum_adapters.memory.audit import MemoryAuditStore
-from fulcrum_mcp.core.checkpoint import ChainState
+from fulcrum_mcp.core.checkpoint import ChainState, open_sealed
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import ArchivedRecord, DeadLetter, Link, StoreBatch, StoreState
 
@@ -78,6 +78,16 @@ class MemoryArchive(MemoryAuditStore):
         """See `Chains`."""
         with self._lock:
             return super().load()
+
+    def signer(self) -> str | None:
+        """See `Chains`."""
+        with self._lock:
+            if not self._checkpoints:
+                return None
+            sealed = open_sealed(self._checkpoints[min(self._checkpoints)])
+        if sealed is None:
+            raise Unavailable("the first checkpoint is damaged")
+        return str(sealed.fields.get("key"))
 
     def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
         """See `Chains`; in turns, so that a chain that waits for a missing record does not hold up the others."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from fulcrum_adapters.postgres import dead_letters
 from fulcrum_adapters.postgres.database import Database, Session
-from fulcrum_mcp.core.checkpoint import ChainState, line_hash
+from fulcrum_mcp.core.checkpoint import ChainState, line_hash, open_sealed
 from fulcrum_mcp.core.merkle import Frontier
 from fulcrum_mcp.errors import Conflict, Invalid, Unavailable
 from fulcrum_mcp.ports import Link, StoreBatch, StoreState
@@ -22,6 +22,7 @@ SELECT last.tenant, last.number, last.line FROM found CROSS JOIN LATERAL (
   SELECT c.tenant, c.number, c.line FROM fulcrum.audit_checkpoints AS c
     WHERE c.tenant = found.tenant ORDER BY c.number DESC LIMIT 1) AS last
 """
+_SIGNED = "SELECT tenant, number, line FROM fulcrum.audit_checkpoints ORDER BY tenant, number LIMIT 1"
 _LINKS = """
 WITH asked AS MATERIALIZED (
   SELECT c.chain, c.tenant, coalesce(known.seq, 0) AS above
@@ -74,6 +75,21 @@ class PostgresChains:
             for tenant, number, line in connection.execute(_CHECKPOINTS):
                 state.checkpoints[tenant] = (number, line_hash(line))
         return state
+
+    def signer(self) -> str | None:
+        """See `Chains`."""
+        with self._database.session("fulcrum_ingest") as connection:
+            found = connection.execute(_SIGNED).fetchone()
+        if found is None:
+            return None
+        tenant, number, line = found
+        sealed = open_sealed(line)
+        if sealed is None:
+            raise Unavailable(
+                f"postgres {self._place}: checkpoint {number} of tenant {tenant!r} is damaged; restore the database "
+                "from a backup"
+            )
+        return str(sealed.fields.get("key"))
 
     def links(self, above: Mapping[str, int], most: int) -> Sequence[Link]:
         """See `Chains`; in turns, so that a chain that waits for a missing record does not hold up the others."""

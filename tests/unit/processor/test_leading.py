@@ -146,3 +146,42 @@ async def test_an_archive_that_fails_anywhere_leaves_a_trail_that_verifies(keys:
         await until(lambda: len(rig.feed.confirmed) == 12)
         await until(lambda: running.leader.unsigned == 0)
     assert verdict(export_trail(rig.archive, keys, None, "2026-08-01T12:00:00Z"), keys) is None
+
+
+async def test_a_key_that_has_not_signed_the_trail_never_does_and_is_told_before_it_has_to(
+    keys: AuditKeys, tmp_path: Path
+) -> None:
+    rig, foreign = Rig(), AuditKeys(tmp_path / "another host")
+    config = LeaderConfig(poll=0.005, checkpoint_every=0.0, longest=0.02, ask_key_every=0.0)
+    async with Running(rig, keys, config) as first:
+        await until(lambda: first.leader.leads)
+        async with Running(rig, foreign, config) as second:
+            await until(lambda: second.turns.asked > 3)
+            assert second.leader.fault is None  # nothing is signed: nobody knows
+            store(rig, 5)
+            await until(lambda: second.leader.fault is not None)
+            for part in (keys.key_id, foreign.key_id, "FULCRUM_AUDIT_SIGNING_KEY", "keys/audit.key"):
+                assert part in str(second.leader.fault)
+            first.stopping.set()
+            await until(lambda: not first.turns.leads)
+            store(rig, 5, "v")
+            asked = second.turns.asked
+            await until(lambda: second.turns.asked > asked + 3)
+            assert (second.leader.leads, second.leader.checkpoints, len(rig.archive.numbers)) == (False, 0, 1)
+            async with Running(rig, keys, config) as third:
+                await until(lambda: third.leader.checkpoints == 1)
+    assert verdict(export_trail(rig.archive, keys, None, "2026-08-01T12:00:00Z"), keys) is None
+
+
+async def test_two_keys_on_an_empty_trail_and_only_the_first_signs(keys: AuditKeys, tmp_path: Path) -> None:
+    rig = Rig()
+    store(rig, 5)
+    async with Running(rig, keys) as one, Running(rig, AuditKeys(tmp_path / "another host")) as two:
+        await until(lambda: len(rig.archive.numbers) == 1)
+        signed = one if one.leader.checkpoints else two
+        signed.stopping.set()
+        await until(lambda: not signed.turns.leads)
+        store(rig, 5, "v")
+        other = two if signed is one else one
+        await until(lambda: "signed with the key" in str(other.leader.fault))
+    assert len(rig.archive.numbers) == 1
