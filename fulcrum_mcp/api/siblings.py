@@ -2,11 +2,13 @@
 
 The owner judges it as if it had come to itself: credentials, Host and Origin are in the headers and are checked again;
 the address of the client goes along, because who needs no key depends on it. The socket's folder is private to the
-user we run as. What was handed over is never handed on.
+user we run as. What was handed over is never handed on. The body follows only when the owner has begun with the head
+(`100 Continue`): one that is silent for too long never gets it, so that what was given up is not done later.
 """
 
 import asyncio
 import contextlib
+import errno
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
@@ -18,7 +20,7 @@ import structlog
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body, watch
 from fulcrum_mcp.gateway.seat import Seat
 
-__all__ = ["RELAYED", "Relayed", "RelayedFace", "SiblingLost", "Siblings"]
+__all__ = ["RELAYED", "Relayed", "RelayedFace", "SiblingLost", "SiblingSilent", "Siblings"]
 
 _log = structlog.get_logger("fulcrum.siblings")
 
@@ -30,6 +32,8 @@ _PATIENCE: Final = 5.0
 """Seconds for a sibling to take a request: more than it takes to replace one."""
 _PROBE: Final = 2.5
 """The same when several are asked: the tasks of one that is being replaced are gone anyway."""
+_LINE_FULL: Final = (errno.EAGAIN, errno.ENOTCONN)
+"""What uvloop and asyncio say when a socket has no more room for those who wait."""
 _READ: Final = 65_536
 _NOT_MINE: Final = 421
 _HOP: Final = frozenset(
@@ -49,6 +53,10 @@ class Relayed(NamedTuple):
 
 class SiblingLost(Exception):
     """The sibling took the request and ended before it answered."""
+
+
+class SiblingSilent(Exception):
+    """The sibling is there, has not begun with the request in time, and will not get its body."""
 
 
 class _Reply:
@@ -108,12 +116,12 @@ class Siblings:
     ) -> bool:
         """Let a sibling serve the request; False when it is not there (or does not know the task): nothing was sent.
 
-        When the client goes, the sibling sees it go. Raises `SiblingLost`.
+        When the client goes, the sibling sees it go. Raises `SiblingLost`, `SiblingSilent`.
         """
         watcher = watch(receive)
         try:
-            request = _request(scope, body, only_if_known=only_if_known)
-            return await self._relay(number, request, send, _PROBE if only_if_known else _PATIENCE)
+            head = _head(scope, len(body), only_if_known=only_if_known)
+            return await self._relay(number, head, body, send, _PROBE if only_if_known else _PATIENCE)
         except asyncio.CancelledError:
             if not watcher.gone:
                 raise
@@ -121,19 +129,24 @@ class Siblings:
         finally:
             watcher.stop()
 
-    async def _relay(self, number: int, request: bytes, send: Send, patience: float) -> bool:
+    async def _relay(self, number: int, head: bytes, body: bytes, send: Send, patience: float) -> bool:
         reply = _Reply()
         writer: asyncio.StreamWriter | None = None
         try:
             async with asyncio.timeout(patience):
                 reader, writer = await asyncio.open_unix_connection(str(self._folder / f"{number}.sock"))
-                writer.write(request)
+                writer.write(head)
                 while not reply.taken:
                     await _read(reader, reply)
+            if not reply.status:
+                writer.write(body)
             _log.debug("handed over", sibling=number)
             return await _pass(reader, reply, send)
         except (OSError, EOFError, httptools.HttpParserError) as fault:  # TimeoutError is an OSError
             if not reply.taken:
+                if isinstance(fault, TimeoutError) or getattr(fault, "errno", None) in _LINE_FULL:
+                    _log.warning("a sibling is silent", sibling=number)
+                    raise SiblingSilent from fault
                 return False
             _log.warning("a sibling ended while it served a request", sibling=number)
             if reply.status:
@@ -166,19 +179,19 @@ async def _read(reader: asyncio.StreamReader, reply: _Reply) -> None:
     reply.parser.feed_data(data)
 
 
-def _request(scope: MutableMapping[str, Any], body: bytes, *, only_if_known: bool) -> bytes:
+def _head(scope: MutableMapping[str, Any], length: int, *, only_if_known: bool) -> bytes:
     client = scope.get("client") or ("-", 0)
     path = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
     dropped = _HOP | {_HEADER, b"content-length"}
     lines = [scope["method"].encode() + b" " + path + b" HTTP/1.1"]
     lines += [name + b": " + value for name, value in scope["headers"] if name not in dropped]
     lines += [
-        b"content-length: %d" % len(body),
+        b"content-length: %d" % length,
         b"connection: close",
         b"expect: 100-continue",  # its answer says that somebody serves the request, long before the request's own does
         _HEADER + f": {client[0]} {client[1]} {int(only_if_known)}".encode(),
     ]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 class RelayedFace:

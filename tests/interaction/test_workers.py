@@ -285,33 +285,55 @@ async def test_task_is_found_whichever_worker_began_it_and_by_its_principal_only
         assert both.ends() == (0, 1)
 
 
-async def test_worker_that_does_not_take_what_is_handed_over_is_not_waited_for_long(
-    monkeypatch: pytest.MonkeyPatch,
+@asynccontextmanager
+async def deaf(name: str, numbers: Collection[int]) -> AsyncIterator[list[bytes]]:
+    """Workers that are there and read, and begin with nothing; gives what each was sent."""
+    heard: list[bytes] = []
+
+    async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    async with AsyncExitStack() as stack:
+        for number in numbers:
+            await stack.enter_async_context(await asyncio.start_unix_server(read, str(Path(name) / f"{number}.sock")))
+        yield heard
+
+
+@pytest.mark.parametrize("what", ["session", "leg", "task"])
+async def test_busy_worker_is_no_lost_one_and_what_it_did_not_begin_with_is_not_done(
+    what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(siblings, "_PATIENCE", 0.1)
+    monkeypatch.setattr(siblings, "_PROBE", 0.1)
     with short_folder() as name:
-        left = asyncio.Semaphore(0)
-
-        async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read()
-            writer.close()
-            await writer.wait_closed()
-            left.release()
-
-        silent = await asyncio.start_unix_server(deaf, str(Path(name) / "2.sock"))
         upstream = Upstream()
-        async with open_rig(upstream.server, siblings=Siblings(Seat(1, 2), Path(name))) as rig:
-            token = rig.hub.sessions
-            token._seat = Seat(2, 2)
-            client = rig.client(PATHS[0], modern=False)
-            client.session = token.create(PRINCIPAL, {}, None).token
-            token._seat = Seat(1, 2)
-            token._known.clear()
+        place = Siblings(Seat(1, 3), Path(name))
+        async with deaf(name, (2, 3)) as heard, open_rig(upstream.server, siblings=place) as rig:
+            client = rig.client(PATHS[0], modern=what != "session")
+            params: dict[str, Any] = {"name": "ask", "arguments": {"marker": "x"}}
+            for owned in (rig.hub.sessions, rig.hub.rounds):
+                owned._seat = Seat(2, 3)
+            if what == "session":
+                client.session = rig.hub.sessions.create(PRINCIPAL, {}, None).token
+            elif what == "leg":
+                state = (await client.request("tools/call", params)).result["requestState"]
+                params |= {"requestState": state, "inputResponses": {"q": {"action": "accept", "content": {}}}}
+            for owned in (rig.hub.sessions, rig.hub.rounds):
+                owned._seat = Seat(1, 3)
+            rig.hub.sessions._known.clear()
+            called = upstream.told.count("POST tools/call")
+            method = "tasks/get" if what == "task" else "tools/call"
             async with asyncio.timeout(5):
-                reply = await client.request("tools/call", {"name": "echo", "arguments": {}})
-                await left.acquire()
-            assert reply.status == 404
-        silent.close()
+                reply = await client.request(method, {"taskId": "t1"} if what == "task" else params)
+            assert (reply.status, reply.header("retry-after")) == (503, "1")
+            assert (reply.message["id"] is not None, reply.message["error"]["message"]) == (
+                True,
+                "the worker that this request belongs to is busy, and has not begun with it; send it again",
+            )
+            await until(lambda: len(heard) == (2 if what == "task" else 1), "it was given up")
+            assert all(b"jsonrpc" not in each for each in heard)
+            assert upstream.told.count("POST tools/call") == called
 
 
 @pytest.mark.parametrize("path", PATHS)

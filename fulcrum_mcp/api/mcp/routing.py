@@ -9,7 +9,7 @@ from typing import Final
 
 from fulcrum_mcp.api.mcp.head import Head
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body
-from fulcrum_mcp.api.siblings import RELAYED, Relayed, SiblingLost, Siblings
+from fulcrum_mcp.api.siblings import RELAYED, Relayed, SiblingLost, Siblings, SiblingSilent
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.naming import split_name
@@ -22,10 +22,13 @@ from fulcrum_mcp.gateway.wire import Message, error_message
 __all__ = ["Routing"]
 
 _INVALID_REQUEST: Final = -32600
+_UNAVAILABLE: Final = 503
 _HOME: Final = 1
 _NAMED: Final = ("tools/call", "prompts/get")
 _JSON: Final = [(b"content-type", b"application/json")]
 _LOST: Final = "the worker that had this request has ended; the audit trail says what became of the call"
+
+_SILENT: Final = "the worker that this request belongs to is busy, and has not begun with it; send it again"
 
 
 class Routing:
@@ -71,18 +74,32 @@ class Routing:
             return True
         try:
             session = None if modern or head.session is None else self._sessions.elsewhere(head.session)
-            if session is not None:
-                if not await self._siblings.relay(session, head.scope, body, receive, send):
-                    request = None if message is None else message.id
-                    await send_body(send, 404, error_message(request, _INVALID_REQUEST, "Session not found"), _JSON)
-                return True
-            for number, only_if_known in self._others(head.scope["path"], principal, message, task, modern=modern):
+            if session is None:
+                others = self._others(head.scope["path"], principal, message, task, modern=modern)
+                return await self._taken(others, head, body, receive, send)
+            if not await self._siblings.relay(session, head.scope, body, receive, send):
+                await _tell(send, 404, message, _INVALID_REQUEST, "Session not found")
+        except SiblingLost:
+            await _tell(send, 502, message, UPSTREAM_FAILED, _LOST)
+        except SiblingSilent:
+            await _tell(send, 503, message, _INVALID_REQUEST, _SILENT)
+        return True
+
+    async def _taken(
+        self, others: Iterator[tuple[int, bool]], head: Head, body: bytes, receive: Receive, send: Send
+    ) -> bool:
+        """Whether one of them has served it. Raises `SiblingLost`, and `SiblingSilent` where that one may have it."""
+        silent = False
+        for number, only_if_known in others:
+            try:
                 if await self._siblings.relay(number, head.scope, body, receive, send, only_if_known=only_if_known):
                     return True
-        except SiblingLost:
-            request = None if message is None else message.id
-            await send_body(send, 502, error_message(request, UPSTREAM_FAILED, _LOST), _JSON)
-            return True
+            except SiblingSilent:
+                if not only_if_known:
+                    raise
+                silent = True
+        if silent:
+            raise SiblingSilent
         return False
 
     def _others(
@@ -115,3 +132,8 @@ class Routing:
         if message is None or message.method not in TASK_METHODS or message.method == "tasks/list":
             return None
         return message.params.get("taskId")
+
+
+async def _tell(send: Send, status: int, message: Message | None, code: int, text: str) -> None:
+    headers = [*_JSON, (b"retry-after", b"1")] if status == _UNAVAILABLE else _JSON
+    await send_body(send, status, error_message(None if message is None else message.id, code, text), headers)

@@ -1,17 +1,19 @@
 """Handing one request over: what the sibling's application is given, and what the client gets back."""
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgi_driver import Asgi, Exchanged, HeaderLines
-from sibling_sockets import serving, short_folder
+from sibling_sockets import listening, serving, short_folder
 
 from fulcrum_mcp.api import siblings
 from fulcrum_mcp.api.mcp.writer import send_body
-from fulcrum_mcp.api.siblings import RELAYED, Relayed, RelayedFace, SiblingLost, Siblings
+from fulcrum_mcp.api.siblings import RELAYED, Relayed, RelayedFace, SiblingLost, Siblings, SiblingSilent
 from fulcrum_mcp.gateway.seat import Seat
 
 pytestmark = pytest.mark.anyio
@@ -181,7 +183,9 @@ async def test_sibling_that_ends_meanwhile(folder: Path, said: bytes, outcome: s
     assert all(message.get("more_body", True) for message in sent), "an answer that broke off was ended"
 
 
-async def test_silent_sibling_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silent_sibling_is_not_waited_for_and_never_gets_the_body(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(siblings, "_PATIENCE", 0.05)
     monkeypatch.setattr(siblings, "_PROBE", 0.05)
 
@@ -189,9 +193,10 @@ async def test_silent_sibling_is_not_waited_for(folder: Path, monkeypatch: pytes
         await asyncio.Event().wait()
 
     left = asyncio.Semaphore(0)
+    heard: list[bytes] = []
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+        heard.append(await reader.read())
         writer.close()
         await writer.wait_closed()
         left.release()
@@ -199,10 +204,56 @@ async def test_silent_sibling_is_not_waited_for(folder: Path, monkeypatch: pytes
     async with await asyncio.start_unix_server(silent, str(folder / "2.sock")):
         async with asyncio.timeout(5):
             between = Siblings(Seat(1, 2), folder)
-            assert not await between.relay(2, SCOPE, b"", nothing, nothing)
-            assert not await between.relay(2, SCOPE, b"", nothing, nothing, only_if_known=True)
+            for only_if_known in (False, True):
+                with pytest.raises(SiblingSilent):
+                    await between.relay(2, SCOPE, b"the body", nothing, nothing, only_if_known=only_if_known)
             await left.acquire()
             await left.acquire()
+    assert [b"content-length: 8" in head and b"the body" not in head for head in heard] == [True, True]
+
+
+async def test_sibling_whose_line_is_full_is_silent_and_not_gone(folder: Path) -> None:
+    async def nothing(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    with socket.socket(socket.AF_UNIX) as bound, contextlib.ExitStack() as waiting:
+        bound.bind(str(folder / "2.sock"))
+        bound.listen(0)
+        for _ in range(2):
+            client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(str(folder / "2.sock"))
+        with pytest.raises(SiblingSilent):
+            async with asyncio.timeout(8):
+                await Siblings(Seat(1, 2), folder).relay(2, SCOPE, b"", nothing, nothing)
+
+
+async def test_owner_that_wakes_up_after_it_was_given_up_does_not_do_what_it_was_asked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(siblings, "_PATIENCE", 0.05)
+    done: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        event = await receive()
+        if event["type"] == "http.request":
+            done.append(event["body"])
+            await send_body(send, 200, b"", [])
+        ended.set()
+
+    async def nothing(*_: Any) -> Any:
+        await asyncio.Event().wait()
+
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(folder / "2.sock"))
+    bound.listen(8)
+    with pytest.raises(SiblingSilent):
+        await Siblings(Seat(1, 2), folder).relay(2, SCOPE, b"do it", nothing, nothing)
+    async with listening(app, bound), asyncio.timeout(5):
+        await ended.wait()
+    assert done == []
 
 
 @pytest.mark.parametrize(
