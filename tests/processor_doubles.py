@@ -130,6 +130,8 @@ class SmallArchive(MemoryArchive):
         self.erased: list[int] = []
         self.tenants: set[str] = set()
         """Whose inputs were stored."""
+        self.stores = 0
+        """Calls of `store`."""
 
     def _trouble(self) -> None:
         if self.fail:
@@ -139,6 +141,7 @@ class SmallArchive(MemoryArchive):
         self, records: Sequence[ArchivedRecord], inputs: Sequence[tuple[str, str, int, bytes]]
     ) -> list[DeadLetter]:
         self._trouble()
+        self.stores += 1
         self.tenants |= {tenant for _, tenant, _, _ in inputs}
         return super().store(records, inputs)
 

@@ -42,6 +42,8 @@ class StorerConfig:
     """Batches that are stored at the same time: while the archive works on one, the next is made ready for it."""
     wait: float = 1.0
     """For something to come."""
+    linger: float = 0.05
+    """After a fetch that took all there was: what comes meanwhile is stored at once, which costs a fraction."""
     aside: float = 10.0
     """Until what the archive refuses is tried again, while nothing shows that it takes anything."""
     longest: float = 10.0
@@ -111,8 +113,9 @@ class Storer:
     async def _fetch_all(self, queue: asyncio.Queue[_Batch | None], stopping: asyncio.Event) -> None:
         patience = Patience(self._config.longest)
         while not stopping.is_set():
+            most = self._most
             try:
-                deliveries = await self._feed.fetch(self._most, self._config.wait)
+                deliveries = await self._feed.fetch(most, self._config.wait)
                 self.feed_fault = None
                 patience.reset()
             except Exception as exc:  # noqa: BLE001 - whatever it is, what is in the stream comes again
@@ -125,6 +128,8 @@ class Storer:
                 self._in_hand.append(batch)
                 await asyncio.to_thread(self._unpack, batch)  # while the one before it is stored
                 await queue.put(batch)
+                if len(deliveries) < most:
+                    await waited(stopping, self._config.linger)
         for _ in range(self._config.at_once):
             await queue.put(None)
 

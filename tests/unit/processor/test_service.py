@@ -17,7 +17,7 @@ from fulcrum_mcp.processor.service import EventProcessor, EventProcessorConfig
 from fulcrum_mcp.processor.storing import StorerConfig
 
 FAST = EventProcessorConfig(
-    storer=StorerConfig(wait=0.005, longest=0.01),
+    storer=StorerConfig(wait=0.005, linger=0.005, longest=0.01),
     leader=LeaderConfig(poll=0.002, checkpoint_every=0.0, longest=0.01),
     lag_every=0.002,
 )

@@ -17,7 +17,7 @@ from fulcrum_mcp.processor.storing import Storer, StorerConfig
 
 pytestmark = pytest.mark.anyio
 
-FAST = StorerConfig(wait=0.01, longest=0.02, aside=0.0)
+FAST = StorerConfig(wait=0.01, linger=0.005, longest=0.02, aside=0.0)
 
 
 @dataclass
@@ -85,7 +85,7 @@ async def test_while_the_archive_is_down_no_more_is_held_than_four_batches() -> 
     feed, archive = Feed(), SmallArchive()
     archive.fail = [Unavailable("Postgres is down")] * 1_000_000
     feed.publish(parcels_of("w", [calls(1) for _ in range(400)]))
-    async with Running(feed, archive, StorerConfig(deliveries=10, wait=0.01, longest=0.01)) as running:
+    async with Running(feed, archive, StorerConfig(deliveries=10, wait=0.01, linger=0.005, longest=0.01)) as running:
         await running.until(lambda: len(archive.fail) < 999_990)
         assert len(feed.out) <= 40
         archive.fail = []
@@ -110,7 +110,7 @@ class Meeting(SmallArchive):
 async def test_a_batch_is_stored_while_another_one_is() -> None:
     feed = Feed()
     feed.publish(parcels_of("w", [calls(1) for _ in range(4)]))
-    async with Running(feed, Meeting(), StorerConfig(deliveries=1, wait=0.01, longest=0.02)) as running:
+    async with Running(feed, Meeting(), StorerConfig(deliveries=1, wait=0.01, linger=0.005, longest=0.02)) as running:
         await running.drained()
         assert running.storer.archive_fault is None
     assert len(running.archive.rows) == running.storer.stored == 8
@@ -122,10 +122,25 @@ async def test_large_parcels_are_fetched_in_small_numbers() -> None:
         draft = decided(f"call_{number}", tenant="acme")
         line = parcels_of(f"w{number}", [[draft]])[0].body
         feed.put("audit/acme", line + b"\0" * 10_000)
-    async with Running(feed, config=StorerConfig(wait=0.01, longest=0.02, batch_bytes=20_000)) as running:
+    async with Running(feed, config=StorerConfig(wait=0.01, linger=0.005, longest=0.02, batch_bytes=20_000)) as running:
         await running.drained()
         assert running.storer._most == 1
     assert len(running.archive.rows) == 40
+
+
+async def test_what_trickles_in_is_stored_in_few_transactions_and_none_late() -> None:
+    feed = Feed()
+    trickle = parcels_of("w", [calls(1) for _ in range(60)])
+    loop = asyncio.get_running_loop()
+    async with Running(feed, config=StorerConfig(wait=0.01, linger=0.1)) as running:
+        began = loop.time()
+        for parcel in trickle:
+            feed.publish([parcel])
+            await asyncio.sleep(0.005)
+        lasted = loop.time() - began
+        await running.drained()
+    assert len(running.archive.rows) == 120
+    assert 1 < running.archive.stores <= lasted / 0.1 + 3
 
 
 async def test_deliveries_that_come_again_are_stored_once() -> None:
