@@ -151,10 +151,10 @@ class Journal:
         return await self._reach.run(work)
 
     async def heads(self) -> Mapping[str, int]:
-        """Where every chain of this writer stands, taken while no reservation is on its way to the log."""
+        """Where every chain of this writer stands, taken while the log knows all that the ledger has done for it."""
         self._holding += 1
         try:
-            while self._asking or self._writing or self._reserving:  # noqa: ASYNC110 - a tick is over in milliseconds
+            while self._asking or self._writing or self._ahead:  # noqa: ASYNC110 - a tick is over in milliseconds
                 await asyncio.sleep(BUSY_PAUSE)
             return self._log.heads()
         finally:
@@ -162,8 +162,10 @@ class Journal:
             self._schedule()
 
     @property
-    def _reserving(self) -> bool:
-        return any(admission.reserve is not None for admission in self._ready)
+    def _ahead(self) -> bool:
+        """The ledger has reserved or settled what the log does not say yet."""
+        reserved = any(admission.reserve is not None for admission in self._ready)
+        return reserved or any(settlement.operation is not None for settlement in self._ended)
 
     def settle(self, settlement: Settlement) -> None:
         """Queue a settlement; it is durable within a tick, and nobody waits for it."""
@@ -267,7 +269,7 @@ class Journal:
 
     def _record(self) -> None:
         """Make the records of what is ready and have them written in one step."""
-        if self._writing or (self._holding and not self._reserving):
+        if self._writing or (self._holding and not self._ahead):
             return
         admissions, self._ready = self._ready, []
         owed, self._owed = [*self._owed, *ends_of(self._ended)], []

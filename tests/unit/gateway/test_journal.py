@@ -385,6 +385,27 @@ async def test_heads_are_told_while_no_reservation_is_on_its_way(far: tuple[Jour
     assert isinstance(await later, Reserved)
 
 
+async def test_heads_wait_for_the_end_of_a_call_that_the_ledger_has_settled(
+    far: tuple[Journal, FarLedger], log: GatedLog
+) -> None:
+    """Books that are made from the trail without it would keep the estimate for ever."""
+    journal, _ = far
+    await Calls(journal).admit("c1")
+    log.reached.clear()
+    log.gate.clear()
+    journal.settle(Settlement(Commit("c1", 0, None, now_ns()), lambda: draft("c1", "finished")))
+    free = asyncio.create_task(journal.admit(None, lambda _: draft("free"), lambda _: None))
+    await reached(log)
+    await until(lambda: len(journal._ended) == 1, "the ledger has settled it")
+    heads = asyncio.create_task(journal.heads())
+    await spin()
+    log.gate.set()
+    stood = await heads
+    assert subjects(log, "finished") == ["c1"]
+    assert set(stood.values()) == {len(log.lines)}
+    await free
+
+
 async def test_ledger_that_works_again_is_known_without_a_call(far: tuple[Journal, FarLedger]) -> None:
     journal, ledger = far
     ledger.broken = Unavailable("down")
