@@ -93,11 +93,21 @@ def _call(name: str, command: Command, arguments: list[str]) -> int:
     app: Any = getattr(importlib.import_module(module), attribute)
     import typer.main  # noqa: PLC0415 (0.1 s that --help does not pay)
 
+    program = f"fulcrum {name}"
     try:
-        typer.main.get_command(app).main(args=arguments, prog_name=f"fulcrum {name}", obj=tuple(arguments))
+        code = typer.main.get_command(app).main(
+            args=arguments, prog_name=program, standalone_mode=False, obj=tuple(arguments)
+        )
     except SystemExit as left:
-        return left.code if isinstance(left.code, int) else 0
-    return 0
+        code = left.code
+    except Exception as fault:
+        from fulcrum_mcp.cli.usage import UsageFault, told  # noqa: PLC0415 (only when something is wrong)
+
+        if not isinstance(fault, UsageFault):
+            raise
+        _say(told(program, fault), sys.stderr)
+        return _USED_WRONGLY
+    return code if isinstance(code, int) else 0
 
 
 def _code(error: FulcrumError) -> int:

@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines: one JSON value
 
 @contextmanager
 def spoken(*, as_json: bool = False) -> Iterator[None]:
-    """Errors become lines and an exit code, never a traceback."""
+    """Errors become lines and an exit code, never a traceback; faults of policies begin with file and line."""
     try:
         yield
     except FulcrumError as exc:
@@ -28,7 +28,7 @@ def spoken(*, as_json: bool = False) -> Iterator[None]:
         if as_json:
             typer.echo(json.dumps({"error": str(exc), "problems": [problem_data(problem) for problem in problems]}))
         else:
-            for line in problem_lines(problems) or [clean(part) for part in str(exc).splitlines()]:
+            for line in problem_lines(problems) or [f"fulcrum policy: {clean(part)}" for part in str(exc).splitlines()]:
                 typer.echo(line, err=True)
         wrong = isinstance(exc, Invalid | Unauthenticated | Unprivileged)
         code = (1 if problems or isinstance(exc, NotFound) else 2) if wrong or isinstance(exc, NotFound) else 3

@@ -186,6 +186,8 @@ COMMANDS = [
     c("servers list --config absent", 2, "absent: no such file", "check"),
     c("demo --nope", 2, "--nope", "--help"),
 ]
+FORMS = ("fulcrum ", "fulcrum: ", "warning: ")
+"""How a line to standard error begins."""
 CASES = [case._replace(argv=(*UP, *case.argv)) for case in CONFIGURATION] + COMMANDS
 
 
@@ -238,6 +240,8 @@ def test_what_is_wrong_is_said_with_place_and_remedy_and_changes_nothing(
     assert ran.code == case.code, said
     for part in case.said:
         assert part in said
+    if case.argv:  # without any, what there is stands there
+        assert [line for line in ran.err.splitlines() if not line.startswith(FORMS)] == []
     assert "Traceback" not in said
     assert "something went wrong" not in said
     assert SECRET not in said
