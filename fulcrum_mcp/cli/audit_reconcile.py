@@ -1,6 +1,8 @@
 """`fulcrum audit reconcile`: what differs between spool, stream and store, as a table or as JSON."""
 
-from fulcrum_mcp.cli.output import note, say, say_json, table
+from pathlib import Path
+
+from fulcrum_mcp.cli.output import clean, note, say, say_json, table
 from fulcrum_mcp.composition.reconcile import Reconciled, reconcile
 from fulcrum_mcp.processor.reconcile import Difference
 from fulcrum_mcp.settings import Settings
@@ -17,11 +19,11 @@ def run(settings: Settings, *, mend: bool, patience: float, as_json: bool) -> in
     if as_json:
         say_json(_document(found))
     else:
-        _show(found)
+        _show(found, settings.data / "spool")
     return 1 if found.differences else 0
 
 
-def _show(found: Reconciled) -> None:
+def _show(found: Reconciled, spool: Path) -> None:
     differences = found.differences
     if found.repaired:
         say(f"{found.repaired} records stored from the spool")
@@ -34,11 +36,14 @@ def _show(found: Reconciled) -> None:
         if any(each.repairable for each in differences):
             note("fulcrum audit reconcile --repair stores what a spool of this machine has")
     counts = found.found
-    told = [f"spool {sum(counts.spool.counts.values())}"]
+    told = [f"spool {sum(counts.spool.counts.values())}" if found.spooled else "no spool"]
     if found.streamed:
         told.append(f"stream {sum(counts.stream.counts.values())}")
     told.append(f"store {counts.records} records in {len(counts.store)} chains")
-    said = f"{len(differences)} differences" if differences else "the same everywhere"
+    same = "the same everywhere" if found.spooled else "no differences"
+    said = f"{len(differences)} differences" if differences else same
+    if not found.spooled:
+        said += f"; nothing to compare on this machine: no spool in {clean(spool)}, --data names another folder"
     (note if differences else say)(f"{', '.join(told)}: {said}")
 
 
@@ -64,7 +69,7 @@ def _document(found: Reconciled) -> dict[str, object]:
     return {
         "clean": not found.differences,
         "repaired": found.repaired,
-        "spool": sum(spool.values()),
+        "spool": sum(spool.values()) if found.spooled else None,
         "stream": sum(stream.values()) if found.streamed else None,
         "store": counts.records,
         "chains": chains,

@@ -32,6 +32,8 @@ class Reconciled:
     repaired: int
     streamed: bool
     """There is a stream, and it was asked."""
+    spooled: bool
+    """There is a spool on this machine to compare with."""
 
 
 class _Parts(Protocol):
@@ -61,13 +63,14 @@ def reconcile(settings: Settings, *, mend: bool, patience: float) -> Reconciled:
 
 
 def _reconcile(parts: _Parts, *, mend: bool, patience: float) -> Reconciled:
+    spooled = bool(parts.source.writers())
     found, differences = _settled(parts.look, patience)
     repaired = 0
     if mend and (wanted := found.wanted()):
         with parts.mending() as put:
             repaired = repair(parts.source, wanted, put)
         found, differences = _settled(parts.look, patience)
-    return Reconciled(found, differences, repaired, parts.streamed)
+    return Reconciled(found, differences, repaired, parts.streamed, spooled)
 
 
 def _settled(look: Callable[[], Reconciliation], patience: float) -> tuple[Reconciliation, list[Difference]]:

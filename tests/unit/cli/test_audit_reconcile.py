@@ -1,4 +1,5 @@
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 from sqlite3 import connect
@@ -34,6 +35,21 @@ def test_a_trail_that_is_the_same_everywhere_exits_with_0(run: Run, data: Path) 
     told = json.loads(run("audit", "reconcile", "--json", "--data", str(data)).out)
     assert (told["clean"], told["spool"], told["stream"], told["store"]) == (True, 10, None, 10)
     assert [(each["spool"], each["contiguous"], each["last"]) for each in told["chains"]] == [(4, 4, 4), (6, 6, 6)]
+
+
+def test_where_there_is_no_spool_it_is_said_that_nothing_was_compared(run: Run, data: Path) -> None:
+    assert run("audit", "reconcile").code == 0
+    shutil.rmtree(data / "spool")
+    found = run("audit", "reconcile", "--wait", "0")
+    said = (
+        f"no differences; nothing to compare on this machine: no spool in {data / 'spool'}, --data names another folder"
+    )
+    assert (found.code, found.out) == (0, f"no spool, store 10 records in 2 chains: {said}\n")
+    told = json.loads(run("audit", "reconcile", "--wait", "0", "--json").out)
+    assert (told["clean"], told["spool"], told["store"]) == (True, None, 10)
+    harm(data, "DELETE FROM audit_events WHERE tenant = 'default' AND seq = 2")
+    found = run("audit", "reconcile", "--wait", "0")
+    assert (found.code, "nothing to compare" in found.err) == (1, True)
 
 
 def test_what_the_store_has_lost_is_named_and_repaired_from_the_spool(run: Run, data: Path, tmp_path: Path) -> None:
