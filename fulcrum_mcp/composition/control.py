@@ -19,6 +19,7 @@ from fulcrum_adapters.identity import (
     jwks_fetch,
 )
 from fulcrum_adapters.identity.jwks import Fetch
+from fulcrum_adapters.identity.lookup import KeyLookup
 from fulcrum_mcp.composition.admission import FolderAdmission
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.composition.repositories import Repositories, sqlite_repositories
@@ -69,6 +70,8 @@ class ControlPlane:
     """For REST: never anonymous."""
     mcp_identity: IdentityChain
     """For the MCP faces: with anonymous requests where the operator allowed them."""
+    lookup: KeyLookup
+    """How API keys are asked for."""
     key_repository: KeyRepository
     config: ConfigRepository
     """Everything that the data plane decides from."""
@@ -112,6 +115,11 @@ def open_control(
     tokens = _tokens(settings.oauth, fetch_jwks)
     anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
     views = server_views(settings.servers)
+
+    def close() -> None:
+        verifier.lookup.close()
+        stores.close()
+
     return ControlPlane(
         keys=Keys(keys, record=record, changed=changed),
         budgets=Budgets(budgets, usage, configured=lambda: settings.budgets, record=record, changed=changed),
@@ -127,9 +135,10 @@ def open_control(
         servers=Servers(lambda: views, OPERATOR.tenant),
         identity=IdentityChain(verifier, tokens=tokens, forget=verifier.forget),
         mcp_identity=IdentityChain(verifier, tokens=tokens, anonymous=anonymous, forget=verifier.forget),
+        lookup=verifier.lookup,
         key_repository=keys,
         config=stores.config,
-        close=stores.close,
+        close=close,
     )
 
 

@@ -194,6 +194,13 @@ class Server:
             *gateway_metrics(plane.hub, plane.journal),
             Metric("fulcrum_ready", "gauge", "1 where /readyz says that a part works.", ready),
             Metric("fulcrum_upstream_breaker_open", "gauge", "1 while an upstream is not asked.", breakers),
+            gauge("fulcrum_key_lookups", "API keys that are being asked for.", self.control.lookup.waiting),
+            Metric(
+                "fulcrum_key_lookups_refused",
+                "counter",
+                "API keys that were not asked for, or not answered for, in time.",
+                [Point({}, self.control.lookup.refused)],
+            ),
             gauge("fulcrum_in_flight", "Requests that are being answered.", self.endpoint.in_flight),
             gauge("fulcrum_config_revision", "Revision of the stored configuration in use.", current.config_revision),
             gauge("fulcrum_config_age_seconds", "Since the store was last read.", plane.follower.age),

@@ -1,11 +1,10 @@
 """Principals from API keys."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from fulcrum_adapters.identity.cache import LONGEST, PrincipalCache
+from fulcrum_adapters.identity.lookup import KeyLookup
 from fulcrum_adapters.identity.presented import token_of
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import matches, parse_key
@@ -16,8 +15,6 @@ __all__ = ["ApiKeyVerifier"]
 
 _SECOND = 1_000_000_000
 _NOBODY = "0" * 64
-_THREADS = 8
-"""Of its own: keys that somebody makes up must not hold up what else works beside the loop when the store hangs."""
 _REFUSED = (
     "this API key is not valid (unknown, revoked or expired); ask for a new one, or list keys with fulcrum keys list"
 )
@@ -31,12 +28,12 @@ class ApiKeyVerifier:
         keys: KeyRepository,
         *,
         cache: PrincipalCache | None = None,
+        lookup: KeyLookup | None = None,
         now: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._keys = keys
         self._cache = cache or PrincipalCache()
         self._now = now
-        self._threads = ThreadPoolExecutor(_THREADS, "fulcrum-keys")
+        self.lookup = lookup or KeyLookup(keys.get)
 
     async def verify(self, credentials: Credentials) -> Principal:
         """Raises `Unauthenticated`, the same for every reason, or `Unavailable`."""
@@ -48,7 +45,7 @@ class ApiKeyVerifier:
         if presented is None:
             raise Unauthenticated(_REFUSED)
         generation = self._cache.generation
-        key = await asyncio.get_running_loop().run_in_executor(self._threads, self._keys.get, presented.id)
+        key = await self.lookup(presented.id)
         genuine = matches(presented.secret, key.digest if key is not None else _NOBODY)
         now = self._now()
         if key is None or not genuine or key.revoked_at is not None or _ended(key, now):
