@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,24 @@ async def restart_server(server: Server) -> None:
     await asyncio.to_thread(server.start)
 
 
-async def damage(installation: Installation) -> None:
-    """One bit of one of the stream's block files, while NATS is down."""
-    await asyncio.to_thread(installation.nats.kill)
-    blocks = [
-        path for path in installation.nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk") if path.stat().st_size > 4096
-    ]
-    if blocks:
+async def damage(installation: Installation, loads: Sequence[Load]) -> None:
+    """One bit of one of the stream's block files, while NATS is down; its messages are in no store yet."""
+    processors = [found.process for found in installation.processors if found.process is not None]
+    for processor in processors:
+        processor.send_signal(signal.SIGSTOP)  # what is stored leaves the stream, and its blocks with it
+    try:
+        await asyncio.gather(*(load.more(40, 60) for load in loads))
+        await asyncio.to_thread(installation.nats.kill)
+        blocks = installation.nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk")
         block = max(blocks, key=lambda path: path.stat().st_size)
         raw = bytearray(block.read_bytes())
+        assert len(raw) > 4096, "the stream holds nothing to damage"
         raw[len(raw) * 2 // 3] ^= 0x10
         block.write_bytes(raw)
-    await asyncio.to_thread(installation.nats.start)
-    assert blocks, "there was no block file to damage"
+        await asyncio.to_thread(installation.nats.start)
+    finally:
+        for processor in processors:
+            processor.send_signal(signal.SIGCONT)
 
 
 def harms(installation: Installation) -> dict[str, Callable[[], Awaitable[None]]]:
@@ -80,7 +85,7 @@ async def killed(folder: Path, kills: int, calls: int, capsys: Any, *, streamed:
         for number in range(kills):
             await asyncio.gather(*(load.more(calls // kills // 2, 120) for load in loads))
             if number == kills // 2 and not streamed:
-                await damage(installation)
+                await damage(installation, loads)
             await every[order[number] if number < len(order) else chance.choice(order)]()
         await asyncio.gather(*(load.more(20, 120) for load in loads))
         await asyncio.gather(*(load.stop() for load in loads))
