@@ -58,6 +58,9 @@ def jetstream_config(settings: Settings) -> JetStreamConfig:
         timeout=given.timeout,
         max_bytes=given.max_bytes,
         sync_always=given.sync_always,
+        ca=given.ca,
+        cert=given.cert,
+        key=given.key,
     )
 
 

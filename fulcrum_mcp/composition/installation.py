@@ -81,7 +81,15 @@ class Installation:
         self._connection = connection
         assert settings.redis is not None
         given = settings.redis
-        self._redis = RedisStore(RedisConfig(given.url.get_secret_value(), prefix=given.prefix, timeout=given.timeout))
+        config = RedisConfig(
+            given.url.get_secret_value(),
+            prefix=given.prefix,
+            timeout=given.timeout,
+            ca=given.ca,
+            cert=given.cert,
+            key=given.key,
+        )
+        self._redis = RedisStore(config)
         self._ledger = RedisLedger(self._redis)
         self._fence = FencedLedger(self._ledger)
         self._keys = keys

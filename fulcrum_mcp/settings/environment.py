@@ -17,6 +17,14 @@ def _text(value: str) -> str:
     return value
 
 
+def _path(value: str) -> str:
+    if value.lstrip().startswith("-----BEGIN"):
+        raise ValueError(
+            "must be the path of a PEM file, not what it holds; set the variable without _FILE to the path"
+        )
+    return value
+
+
 def _whole(value: str) -> int:
     if not (value.isascii() and value.isdecimal()):
         raise ValueError("must be a whole number")
@@ -80,15 +88,24 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "FULCRUM_POSTGRES_POOL": (("postgres", "pool"), _whole),
     "FULCRUM_POSTGRES_TIMEOUT": (("postgres", "timeout"), _seconds),
     "FULCRUM_POSTGRES_MIGRATE": (("postgres", "migrate"), _truth),
+    "FULCRUM_POSTGRES_CA": (("postgres", "ca"), _path),
+    "FULCRUM_POSTGRES_CERT": (("postgres", "cert"), _path),
+    "FULCRUM_POSTGRES_KEY": (("postgres", "key"), _path),
     "FULCRUM_REDIS_URL": (("redis", "url"), _text),
     "FULCRUM_REDIS_PREFIX": (("redis", "prefix"), _text),
     "FULCRUM_REDIS_TIMEOUT": (("redis", "timeout"), _seconds),
+    "FULCRUM_REDIS_CA": (("redis", "ca"), _path),
+    "FULCRUM_REDIS_CERT": (("redis", "cert"), _path),
+    "FULCRUM_REDIS_KEY": (("redis", "key"), _path),
     "FULCRUM_NATS_URL": (("nats", "url"), _text),
     "FULCRUM_NATS_CREDENTIALS": (("nats", "credentials"), _text),
     "FULCRUM_NATS_REPLICAS": (("nats", "replicas"), _whole),
     "FULCRUM_NATS_MAX_BYTES": (("nats", "max_bytes"), _whole),
     "FULCRUM_NATS_SYNC_ALWAYS": (("nats", "sync_always"), _truth),
     "FULCRUM_NATS_TIMEOUT": (("nats", "timeout"), _seconds),
+    "FULCRUM_NATS_CA": (("nats", "ca"), _path),
+    "FULCRUM_NATS_CERT": (("nats", "cert"), _path),
+    "FULCRUM_NATS_KEY": (("nats", "key"), _path),
     "FULCRUM_TELEMETRY_OTLP_ENDPOINT": (("telemetry", "otlp_endpoint"), _text),
     "FULCRUM_TELEMETRY_TRACES": (("telemetry", "traces"), _share),
     "FULCRUM_TELEMETRY_METRICS": (("telemetry", "metrics"), _text),

@@ -33,6 +33,12 @@ _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")
 _ROLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}\Z")
 _BUILT_IN = re.compile(r"[a-z][a-z0-9_]*\Z")
 _MIN_KEY = 32
+_SCHEMES = {
+    "postgres": ("postgresql", "postgres"),
+    "redis": ("redis", "rediss", "redis+sentinel", "rediss+sentinel"),
+    "nats": ("nats", "tls"),
+}
+_FILES = ("ca", "cert", "key", "credentials")
 
 Remote = TypeVar("Remote", PostgresSettings, RedisSettings, NatsSettings)
 
@@ -80,9 +86,9 @@ def load(
         policy=_policy(file.policy, places, folder),
         limits=file.limits,
         oauth=_oauth(file, places),
-        postgres=_server(file.postgres, "postgres", ("postgresql", "postgres"), places),
-        redis=_server(file.redis, "redis", ("redis", "rediss", "redis+sentinel", "rediss+sentinel"), places),
-        nats=_server(file.nats, "nats", ("nats", "tls"), places),
+        postgres=_server(file.postgres, "postgres", places, folder),
+        redis=_server(file.redis, "redis", places, folder),
+        nats=_server(file.nats, "nats", places, folder),
         telemetry=_telemetry(file, places),
         audit_mac_key=_secret("FULCRUM_AUDIT_MAC_KEY", environ),
         audit_signing_key=_pem("FULCRUM_AUDIT_SIGNING_KEY", environ),
@@ -184,17 +190,18 @@ def _policies(file: FileSettings, places: Places, folder: Path) -> Path | str | 
     )
 
 
-def _path(given: str, key: str, places: Places, folder: Path) -> Path:
+def _path(given: str, key: str | tuple[str, ...], places: Places, folder: Path) -> Path:
     """A path as written: relative to the file that names it, else to where the command runs."""
-    place = places.at((key,))
+    keys = (key,) if isinstance(key, str) else key
+    place = places.at(keys)
     if not given or "\0" in given:
-        raise Invalid(f"{place}: the path is empty or holds a NUL character; name a folder")
+        raise Invalid(f"{place}: the path is empty or holds a NUL character; write a path")
     written_in_file = not place.startswith(("--", "FULCRUM_"))
     try:
         path = Path(given).expanduser()
     except RuntimeError:
         raise Invalid(f"{place}: {given}: no home folder is known; write the whole path") from None
-    return (places.folder((key,)) or folder) / path if written_in_file else path
+    return (places.folder(keys) or folder) / path if written_in_file else path
 
 
 def _policy(entry: PolicyEntry, places: Places, folder: Path) -> PolicySettings:
@@ -246,18 +253,21 @@ def _oauth(file: FileSettings, places: Places) -> Any:
     return oauth
 
 
-def _server(given: Remote | None, key: str, schemes: Sequence[str], places: Places) -> Remote | None:
-    """A service's settings whose address has one of `schemes`; the address holds a password and is never shown."""
+def _server(given: Remote | None, key: str, places: Places, folder: Path) -> Remote | None:
+    """A service's settings, its address checked and its files found; the address holds a password: never shown."""
     if given is None:
         return None
-    place = places.at((key, "url"))
+    place, schemes = places.at((key, "url")), _SCHEMES[key]
     url = given.url.get_secret_value()
     for part in [url] if key == "postgres" else url.split(","):  # there one scheme stands before all hosts
         scheme, separator, rest = part.strip().partition("://")
         if (not separator and key == "redis") or (separator and scheme in schemes and rest):
             continue
         raise Invalid(f"{place}: [{key}] url must begin with {' or '.join(f'{known}://' for known in schemes)}")
-    return given
+    named = {name: path for name in _FILES if (path := getattr(given, name, None)) is not None}
+    return given.model_copy(
+        update={name: _path(str(path), (key, name), places, folder) for name, path in named.items()}
+    )
 
 
 def _telemetry(file: FileSettings, places: Places) -> TelemetrySettings:

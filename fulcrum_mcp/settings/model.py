@@ -107,7 +107,18 @@ class LimitsSettings(Frozen):
     in_flight_per_key: Count = 200
 
 
-class PostgresSettings(Frozen):
+class CertificateSettings(Frozen):
+    """PEM files of one part's TLS."""
+
+    ca: Path | None = None
+    """Who may sign the server's certificate; None: whom the system trusts."""
+    cert: Path | None = None
+    """A client certificate, with its chain."""
+    key: Path | None = None
+    """Its private key."""
+
+
+class PostgresSettings(CertificateSettings):
     """The store of an installation with several gateways."""
 
     url: SecretStr
@@ -120,7 +131,7 @@ class PostgresSettings(Frozen):
     """Bring the schema up to date at start, behind a lock."""
 
 
-class RedisSettings(Frozen):
+class RedisSettings(CertificateSettings):
     """The ledger that several gateways share; Valkey or Redis, one primary."""
 
     url: SecretStr
@@ -131,7 +142,7 @@ class RedisSettings(Frozen):
     """Seconds to wait for an answer; then the calls are denied."""
 
 
-class NatsSettings(Frozen):
+class NatsSettings(CertificateSettings):
     """JetStream, which carries records to the event-processors and news of changes to the gateways."""
 
     url: SecretStr

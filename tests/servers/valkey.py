@@ -109,10 +109,13 @@ class Sentinel(_Resp):
         service: str = "fulcrum",
         port: int | None = None,
         down_ms: int = 500,
+        seen_at: int | None = None,
     ) -> None:
+        """`seen_at`: the primary's port, where something stands before it."""
         super().__init__(folder, port=port)
         self.service = service
         self._primary = primary
+        self._seen_at = seen_at or primary.port
         self._down_ms = down_ms
 
     @property
@@ -125,7 +128,7 @@ class Sentinel(_Resp):
             f"port {self.port}",
             f"bind {HOST}",
             f"dir {self.data}",
-            f"sentinel monitor {self.service} {HOST} {self._primary.port} 1",
+            f"sentinel monitor {self.service} {HOST} {self._seen_at} 1",
             f"sentinel down-after-milliseconds {self.service} {self._down_ms}",
             f"sentinel failover-timeout {self.service} 2000",
         ]

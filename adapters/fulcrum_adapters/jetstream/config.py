@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.ports.tls import Certificates
 
 __all__ = ["Address", "JetStreamConfig"]
 
@@ -39,10 +40,22 @@ class JetStreamConfig:
     """What the audit stream may hold that no processor has stored; beyond it, it refuses and the spools keep."""
     sync_always: bool = False
     """The operator says that every server runs with `sync_interval: always`."""
+    ca: Path | None = None
+    """PEM file of who may sign the servers' certificates; None: whom the system trusts."""
+    cert: Path | None = None
+    """PEM file of a client certificate."""
+    key: Path | None = None
+    """Its private key."""
 
     def __post_init__(self) -> None:
-        if not self.addresses():
+        secured = {address.tls for address in self.addresses()}
+        if not secured:
             raise Invalid("nats.url: no server is named; write nats://HOST:4222")
+        if len(secured) > 1:
+            raise Invalid("nats.url: some servers with tls:// and some without; write tls:// before all of them")
+        self.certificates.check()
+        if self.certificates.named and not secured.pop():
+            raise Invalid("nats.url does not ask for TLS, and certificates are named; write tls://")
         if not 1 <= self.replicas <= 5:  # noqa: PLR2004 - the server's own bounds
             raise Invalid(f"nats.replicas = {self.replicas} is not between 1 and 5")
         if self.max_bytes < _LEAST:
@@ -53,6 +66,11 @@ class JetStreamConfig:
     def addresses(self) -> tuple[Address, ...]:
         """All servers, in the order of the URL. Raises `Invalid`, never quoting what may be secret."""
         return tuple(_address(part.strip(), number) for number, part in enumerate(self.url.split(","), 1) if part)
+
+    @property
+    def certificates(self) -> Certificates:
+        """What the settings name."""
+        return Certificates("nats", self.ca, self.cert, self.key)
 
     @property
     def place(self) -> str:

@@ -8,7 +8,6 @@ new one is made, for ever, with short waits; whoever subscribes does so in `on_u
 import asyncio
 import contextlib
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from nats.aio.msg import Msg
 from fulcrum_adapters.jetstream.config import Address, JetStreamConfig
 from fulcrum_adapters.jetstream.credentials import Credentials
 from fulcrum_mcp.errors import FulcrumError, Unavailable
+from fulcrum_mcp.ports.tls import after_handshake, tls_fault
 
 __all__ = ["Client", "Connection", "Msg", "Refused"]
 
@@ -48,9 +48,15 @@ class Refused(Unavailable):
 class _Guarded(Client):
     """Says who we are only over TLS where TLS was asked for, also to a server that does not offer it."""
 
+    introduced = False
+    """It was told who we are; after TLS where there is any."""
+
     def _connect_command(self) -> bytes:
         if "tls" in self.options and not self._server_info.get("tls_required"):
-            raise nats.errors.Error("the server does not offer TLS, and nats.url says tls://")
+            raise nats.errors.Error(
+                "the server does not offer TLS, or leaves it to the client, and nats.url says tls://; demand it there"
+            )
+        self.introduced = True
         return super()._connect_command()
 
 
@@ -61,6 +67,7 @@ class Connection:
         self.config = config
         self._name = name
         self._addresses = config.addresses()
+        self._certificates = config.certificates
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -183,37 +190,44 @@ class Connection:
             if self._fault == "":
                 self._failed(ConnectionError(_LOST))
 
-    async def _dial(self, client: Client, address: Address, lost: asyncio.Event) -> None:
-        self._fault = ""
-
+    async def _dial(self, client: _Guarded, address: Address, lost: asyncio.Event) -> None:
         async def told(error: Exception) -> None:
             self._fault = _words(error)
 
         async def ended() -> None:
             lost.set()
 
+        self._fault = ""
+        tls = await asyncio.to_thread(self._certificates.context) if address.tls else None
         path = self.config.credentials
         credentials = None if path is None else Credentials.read(path)
-        await client.connect(
-            servers=[address.url],
-            name=self._name,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=max(1, round(self.config.timeout)),
-            ping_interval=_PING,  # type: ignore[arg-type] # seconds, a fraction is fine
-            max_outstanding_pings=_MOST_PINGS,
-            pending_size=_PENDING,
-            error_cb=told,
-            disconnected_cb=ended,
-            closed_cb=ended,
-            tls=ssl.create_default_context() if address.tls else None,
-            user=address.user,
-            password=address.password,
-            token=address.token,
-            user_jwt_cb=None if credentials is None else credentials.jwt,
-            signature_cb=None if credentials is None else credentials.sign,
-        )
+        try:
+            await client.connect(
+                servers=[address.url],
+                name=self._name,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=max(1, round(self.config.timeout)),
+                ping_interval=_PING,  # type: ignore[arg-type] # seconds, a fraction is fine
+                max_outstanding_pings=_MOST_PINGS,
+                pending_size=_PENDING,
+                error_cb=told,
+                disconnected_cb=ended,
+                closed_cb=ended,
+                tls=tls,
+                user=address.user,
+                password=address.password,
+                token=address.token,
+                user_jwt_cb=None if credentials is None else credentials.jwt,
+                signature_cb=None if credentials is None else credentials.sign,
+            )
+            if not client.is_connected:
+                raise ConnectionError(_LOST)
+        except OSError as exc:
+            if tls is None or not client.introduced or isinstance(exc, TimeoutError):
+                raise
+            raise Unavailable(after_handshake("nats")) from exc
 
     def _failed(self, exc: Exception) -> None:
         if isinstance(exc, FulcrumError):
@@ -246,6 +260,8 @@ def _words(exc: BaseException) -> str:
         return "no answer in time"
     if isinstance(exc, nats.errors.AuthorizationError):
         return "the credentials are not accepted"
+    if (insecure := tls_fault(exc, "nats")) is not None:
+        return insecure
     if isinstance(exc, OSError) and exc.strerror:
         return exc.strerror
     return (str(exc) or type(exc).__name__).removeprefix("nats: ")

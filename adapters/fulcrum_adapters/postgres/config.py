@@ -2,12 +2,15 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from fulcrum_adapters.postgres.tls import check_tls, tls_parameters, unverified
 from fulcrum_mcp.errors import Invalid
+from fulcrum_mcp.ports.tls import Certificates
 
 __all__ = ["PostgresConfig"]
 
@@ -26,12 +29,19 @@ class PostgresConfig:
     """Connections at most."""
     timeout: float = 5.0
     """For a connection (at least 2 s, for each address of the host) and for a statement."""
+    ca: Path | None = None
+    """PEM file of who may sign the server's certificate; naming one means `sslmode=verify-full`."""
+    cert: Path | None = None
+    """PEM file of a client certificate."""
+    key: Path | None = None
+    """Its private key; libpq wants it readable by its owner only."""
 
     def __post_init__(self) -> None:
         parts = self._parts()
         hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
         if not all(map(_HOST.fullmatch, hosts)) or not all(map(_PORT.fullmatch, ports)):
             raise Invalid(f"the URL of postgres is not in the right form; {_FORM}.")
+        check_tls(parts, self.certificates)
         if self.pool < 1 or not self.timeout > 0:
             raise Invalid("postgres: pool must be 1 or more and timeout above 0.")
 
@@ -42,6 +52,16 @@ class PostgresConfig:
             return dict(conninfo_to_dict(self.url))
         except psycopg.Error:
             raise Invalid(f"the URL of postgres is not in the right form; {_FORM}.") from None  # it quotes the URL
+
+    @property
+    def certificates(self) -> Certificates:
+        """What the settings name."""
+        return Certificates("postgres", self.ca, self.cert, self.key)
+
+    @property
+    def unverified(self) -> str | None:
+        """What may happen on the way, where nobody has chosen that (`sslmode=disable` does); None: nothing."""
+        return unverified(self._parts(), self.certificates)
 
     @property
     def place(self) -> str:
@@ -65,4 +85,5 @@ class PostgresConfig:
             "connect_timeout": max(round(self.timeout), 2),
             "client_encoding": "UTF8",
         }
-        return {**ours, **self._parts()}
+        parts = self._parts()
+        return {**ours, **parts, **tls_parameters(parts, self.certificates)}

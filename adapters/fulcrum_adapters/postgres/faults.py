@@ -3,6 +3,7 @@
 from psycopg import DataError, Error, IntegrityError, errors
 
 from fulcrum_adapters.postgres.config import PostgresConfig
+from fulcrum_adapters.postgres.tls import tls_words
 from fulcrum_mcp.errors import Conflict, FulcrumError, Invalid, Unavailable
 
 __all__ = ["translated"]
@@ -49,13 +50,18 @@ def translated(
             return Unavailable(f"{where}: {said}. {remedy}", doubtful=doubtful)
     if isinstance(error, DataError | IntegrityError):
         return Invalid(f"{where}: {said}; this cannot be stored.")
+    insecure = None if error.diag.message_primary else tls_words(str(error))
     remedy = "Check that the server runs and accepts connections, and [postgres] url (FULCRUM_POSTGRES_URL)."
-    return Unavailable(f"{where}: {said}. {remedy}", doubtful=doubtful)
+    what = f"{said}. {remedy}" if insecure is None else f"{_hidden(insecure, config)}."
+    return Unavailable(f"{where}: {what}", doubtful=doubtful)
 
 
 def _said(error: Error, config: PostgresConfig) -> str:
     text = error.diag.message_primary or str(error) or type(error).__name__
-    text = text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
+    return _hidden(text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__, config)
+
+
+def _hidden(text: str, config: PostgresConfig) -> str:
     for secret in config.secrets:
         text = text.replace(secret, "...")
     return text

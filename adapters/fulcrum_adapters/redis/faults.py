@@ -3,6 +3,7 @@
 from redis import exceptions
 
 from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.ports.tls import tls_fault
 
 __all__ = ["REBUILDING", "translated"]
 
@@ -47,6 +48,9 @@ def translated(fault: Exception, place: str, *, sent: bool) -> Unavailable:
     code = _code(fault)
     if code is not None:
         return Unavailable(f"redis: {place} {_REMEDIES[code]}")
+    insecure = tls_fault(fault, "redis")
+    if insecure is not None:
+        return Unavailable(f"redis: {place}: {insecure}", doubtful=sent)
     if isinstance(fault, exceptions.ResponseError):
         said = str(fault).partition(", with args")[0][:200]
         what = f"{place} refused: {said}; see the server's log"

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlparse
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import parse_url
 from redis.exceptions import InvalidResponse, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
@@ -15,6 +16,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 from fulcrum_adapters.redis.breaker import Breaker
 from fulcrum_adapters.redis.config import RedisConfig
 from fulcrum_adapters.redis.faults import translated
+from fulcrum_adapters.redis.tls import SentinelTlsConnection, TlsConnection, TlsSentinels
 from fulcrum_mcp.errors import Unavailable
 
 __all__ = ["RedisServer", "Script"]
@@ -130,7 +132,11 @@ def _settings(config: RedisConfig) -> dict[str, Any]:
 
 
 def _pool(config: RedisConfig) -> "redis.ConnectionPool":
-    return redis.ConnectionPool.from_url(config.url, **_settings(config))
+    read: Any = parse_url  # redis-py has no types here
+    said = {name: value for name, value in read(config.url).items() if not name.startswith(("ssl_", "sentinel_"))}
+    if config.tls:
+        said |= {"connection_class": TlsConnection, "certificates": config.certificates}
+    return redis.ConnectionPool(**said, **_settings(config))
 
 
 def _sentinel_pool(config: RedisConfig) -> "redis.ConnectionPool":
@@ -139,19 +145,17 @@ def _sentinel_pool(config: RedisConfig) -> "redis.ConnectionPool":
     who, options = parsed.netloc.rpartition("@")[0], dict(parse_qsl(parsed.query))
     user, _, password = (unquote(part) for part in who.partition(":"))
     settings = _settings(config)
-    secured = parsed.scheme.startswith("rediss")
-    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if "ssl_check_hostname" in tls:
-        tls["ssl_check_hostname"] = tls["ssl_check_hostname"].lower() in {"1", "true", "yes"}
     share = config.timeout / 2 / len(config.hosts)
     asking = settings | {"socket_timeout": share, "socket_connect_timeout": share}
     asking |= {"username": options.get("sentinel_username"), "password": options.get("sentinel_password")}
-    if secured:
-        asking |= {"ssl": True, **tls}
     settings |= {"username": user or None, "password": password or None, "db": int(config.database)}
-    if secured:
-        settings |= {"ssl": True, **tls}
     make: Any = Sentinel  # redis-py has no types here
     pool: Any = SentinelConnectionPool
-    made: redis.ConnectionPool = pool(config.service, make(config.hosts, sentinel_kwargs=asking), **settings)
+    if config.tls:
+        certificates = {"certificates": config.certificates}
+        sentinels = TlsSentinels(config.hosts, asking | certificates)
+        settings |= {"connection_class": SentinelTlsConnection, **certificates}
+    else:
+        sentinels = make(config.hosts, sentinel_kwargs=asking)
+    made: redis.ConnectionPool = pool(config.service, sentinels, **settings)
     return made

@@ -56,6 +56,20 @@ def test_parts_are_named_by_the_file(tmp_path: Path) -> None:
     assert settings.postgres.url.get_secret_value() == "postgresql://u:p@db/f"
 
 
+def test_files_are_found_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    file = tmp_path / "fulcrum.toml"
+    file.write_text(
+        '[nats]\nurl = "tls://n"\nca = "ca.pem"\ncredentials = "c.creds"\n'
+        '[redis]\nurl = "rediss://r"\nca = "/abs.pem"\n'
+    )
+    settings = load(file, environ={**HOME, "FULCRUM_NATS_CERT": "here.pem", "FULCRUM_NATS_KEY": "here.key"})
+    assert settings.nats is not None
+    assert settings.redis is not None
+    assert (settings.nats.ca, settings.nats.credentials) == (tmp_path / "ca.pem", tmp_path / "c.creds")
+    assert (settings.nats.cert, settings.nats.key) == (Path("here.pem"), Path("here.key"))
+    assert (settings.redis.ca, settings.redis.cert) == (Path("/abs.pem"), None)
+
+
 @pytest.mark.parametrize(
     "url", ["postgresql://u:a,b@one/f", "postgres://u:p@one:5432,two:5433/f?target_session_attrs=any"]
 )
@@ -76,6 +90,12 @@ def test_one_scheme_stands_before_all_hosts_of_postgres(url: str) -> None:
         ({"FULCRUM_POSTGRES_URL": "db"}, "FULCRUM_POSTGRES_URL: [postgres] url must begin with"),
         ({"FULCRUM_REDIS_URL": "http://h"}, "FULCRUM_REDIS_URL: [redis] url must begin with redis://"),
         ({"FULCRUM_NATS_URL": "nats://a,http://b"}, "FULCRUM_NATS_URL: [nats] url must begin with nats://"),
+        (
+            {"FULCRUM_REDIS_URL": "rediss://h", "FULCRUM_REDIS_KEY": "-----BEGIN PRIVATE KEY-----\nhunter2"},
+            "FULCRUM_REDIS_KEY: must be the path of a PEM file",
+        ),
+        ({"FULCRUM_NATS_URL": "tls://h", "FULCRUM_NATS_CA": "~nobody-here/ca"}, "no home folder is known"),
+        ({"FULCRUM_POSTGRES_CA": "ca.pem"}, '[postgres] key "url" is missing'),
         ({"FULCRUM_POSTGRES_POOL": "3"}, '[postgres] key "url" is missing'),
         ({"FULCRUM_POSTGRES_MIGRATE": "maybe"}, "FULCRUM_POSTGRES_MIGRATE: must be true or false"),
         ({"FULCRUM_TELEMETRY_TRACES": "2"}, "FULCRUM_TELEMETRY_TRACES: [telemetry] traces: must be less than"),

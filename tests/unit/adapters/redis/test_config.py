@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import pytest
+from servers.certificates import Authority
 
 from fulcrum_adapters.redis import RedisConfig
 from fulcrum_mcp.errors import Invalid
@@ -35,6 +38,12 @@ def test_sentinels_service_and_database_are_read() -> None:
         ("redis://:secret@h:x/0", "port is not a number"),
         ("redis://:secret@h?socket_timeout=900", 'option "socket_timeout"'),
         ("redis://:secret@[::1/0", "cannot be read"),
+        ("rediss://:secret@h?ssl_cert_reqs=none", "ssl_cert_reqs cannot be weakened"),
+        ("rediss://:secret@h?ssl_check_hostname=false", "ssl_check_hostname cannot be weakened"),
+        ("rediss://:secret@h?ssl_check_hostname=", "ssl_check_hostname cannot be weakened"),
+        ("rediss://:secret@h?ssl_ca_certs=/nowhere.pem", "/nowhere.pem cannot be read"),
+        ("redis://:secret@h?ssl_ca_certs=/nowhere.pem", "/nowhere.pem cannot be read"),
+        ("rediss://:secret@h?ssl_certfile=/nowhere.pem", "belong together"),
     ],
 )
 def test_wrong_url_says_what_without_quoting_it(url: str, says: str) -> None:
@@ -47,3 +56,13 @@ def test_wrong_url_says_what_without_quoting_it(url: str, says: str) -> None:
 def test_timeout_must_be_positive() -> None:
     with pytest.raises(Invalid, match="more than 0"):
         RedisConfig("redis://h", timeout=0)
+
+
+def test_certificates_are_named_by_settings_or_by_the_url_not_by_both(tmp_path: Path) -> None:
+    ca = Authority(tmp_path).ca
+    url = f"rediss+sentinel://h/svc?ssl_ca_certs={ca}&ssl_cert_reqs=required"
+    assert RedisConfig(url).certificates == RedisConfig("rediss://h", ca=ca).certificates
+    with pytest.raises(Invalid, match="take one of them away"):
+        RedisConfig(url, ca=ca)
+    with pytest.raises(Invalid, match="does not ask for TLS"):
+        RedisConfig("redis://h", ca=ca)
