@@ -2,7 +2,8 @@
 
 A batch travels as one array a column and becomes rows by one statement, sorted, so that several processors never wait
 for each other in a circle. (COPY does not work under row-level security, and a staging table costs more than it saves.)
-What is counted is only what the same statement has newly stored: a record that comes again counts for nothing.
+What is counted is only what the same statement has newly stored: a record that comes again counts for nothing. A record
+whose place another one has counts as spent too, once: which of the two is true nobody knows here, and both may be.
 """
 
 from collections.abc import Sequence
@@ -98,16 +99,17 @@ class PostgresArchive:
     def store(self, records: Sequence[ArchivedRecord], inputs: Inputs) -> list[DeadLetter]:
         """See `Archive`. `Invalid`, and nothing stored, should one of the records be what no column takes."""
         letters: list[DeadLetter] = []
+        rivals: list[ArchivedRecord] = []
         places: dict[tuple[str, int], ArchivedRecord] = {}
         for record in records:
             why = unfit(record)
-            if why is None and places.setdefault((record.chain, record.seq), record).hash != record.hash:
-                why = _TAKEN_WHY
             if why is not None:
                 letters.append(_letter(record, why))
+            elif places.setdefault((record.chain, record.seq), record).hash != record.hash:
+                rivals.append(record)
         for attempt in range(_TRIES):
             try:
-                return self._store(list(places.values()), inputs, letters)
+                return self._store(list(places.values()), inputs, letters, rivals)
             except Conflict as exc:
                 raise Unavailable(str(exc)) from exc
             except Unavailable as exc:
@@ -115,24 +117,34 @@ class PostgresArchive:
                     raise
         return letters
 
-    def _store(self, records: list[ArchivedRecord], inputs: Inputs, letters: list[DeadLetter]) -> list[DeadLetter]:
+    def _store(
+        self,
+        records: list[ArchivedRecord],
+        inputs: Inputs,
+        letters: list[DeadLetter],
+        rivals: list[ArchivedRecord],
+    ) -> list[DeadLetter]:
+        """`rivals` want a place that one of `records` wants too."""
         with self._database.session("fulcrum_ingest") as connection:
             connection.execute(_ENTER)
             fresh: list[ArchivedRecord] = []
             if records:
                 fresh = [records[place - 1] for (place,) in connection.execute(_STORE, columns_of(records)).fetchall()]
-            if len(fresh) < len(records):
-                letters = letters + self._taken(connection, records)
+            displaced: list[ArchivedRecord] = []
+            if rivals or len(fresh) < len(records):
+                displaced = self._taken(connection, records + rivals)
             if fresh:
                 chains = {record.chain: record.tenant for record in fresh}
                 connection.execute(_CHAINS, [list(chains), list(chains.values())])
             _add_inputs(connection, records, fresh, inputs)
-            dead_letters.keep(connection, letters)
-            spending.merge(connection, map(plain, fresh))
-        return letters
+            taken = [_letter(record, _TAKEN_WHY) for record in displaced]
+            news = dead_letters.keep(connection, letters + taken)[len(letters) :]
+            counted = fresh + [record for record, new in zip(displaced, news, strict=True) if new]
+            spending.merge(connection, map(plain, counted))
+        return letters + taken
 
     @staticmethod
-    def _taken(connection: Session, records: list[ArchivedRecord]) -> list[DeadLetter]:
+    def _taken(connection: Session, records: list[ArchivedRecord]) -> list[ArchivedRecord]:
         """The records that are not the one stored in their place, or whose id another one has."""
         asked = [
             [record.chain for record in records],
@@ -141,7 +153,7 @@ class PostgresArchive:
             [bytes.fromhex(record.hash) for record in records],
         ]
         found = connection.execute(_TAKEN, asked).fetchall()
-        return [_letter(records[place - 1], _TAKEN_WHY) for (place,) in found]
+        return [records[place - 1] for (place,) in found]
 
     def bury(self, letters: Sequence[DeadLetter]) -> None:
         """See `Archive`."""

@@ -12,16 +12,24 @@ _WHAT = 4096
 _KEEP = """
 INSERT INTO fulcrum.audit_faults (source, what, body, digest)
   SELECT * FROM unnest(%b::text[], %b::text[], %b::bytea[], %b::bytea[]) AS g (source, what, body, digest)
-  ORDER BY digest ON CONFLICT DO NOTHING
+  ORDER BY digest ON CONFLICT DO NOTHING RETURNING digest
 """
 
 
-def keep(connection: Session, letters: Iterable[tuple[str, str, bytes]]) -> None:
-    """(source, what is wrong, body); one without a body is the same if it says the same."""
+def keep(connection: Session, letters: Iterable[tuple[str, str, bytes]]) -> list[bool]:
+    """(source, what is wrong, body); one without a body is the same if it says the same. Of each: whether it is new."""
     rows = [(clean(source[:_WHAT]), clean(what[:_WHAT]), body) for source, what, body in letters]
-    if rows:
-        sources, whats, bodies = (list(column) for column in zip(*rows, strict=True))
-        connection.execute(_KEEP, [sources, whats, bodies, [_digest(*row) for row in rows]])
+    if not rows:
+        return []
+    sources, whats, bodies = (list(column) for column in zip(*rows, strict=True))
+    digests = [_digest(*row) for row in rows]
+    found = connection.execute(_KEEP, [sources, whats, bodies, digests]).fetchall()
+    fresh = {digest for (digest,) in found}
+    news: list[bool] = []
+    for digest in digests:
+        news.append(digest in fresh)
+        fresh.discard(digest)
+    return news
 
 
 def _digest(source: str, what: str, body: bytes) -> bytes:

@@ -58,12 +58,16 @@ _UNDECLARED = f"""\
 SELECT writer FROM ({_ALIVE}) AS alive WHERE epoch IS DISTINCT FROM %s ORDER BY writer
 """  # noqa: S608 (fixed text)
 _BEHIND = f"""\
-SELECT head.key, head.value::bigint, coalesce(stored.size, 0)
+SELECT head.key, coalesce(stored.size, 0), head.value::bigint
 FROM ({_ALIVE}) AS alive, jsonb_each_text(alive.heads) AS head
 LEFT JOIN fulcrum.audit_chains AS stored ON stored.chain = head.key
 WHERE alive.epoch = %s AND coalesce(stored.size, 0) < head.value::bigint
 ORDER BY head.key
 """  # noqa: S608 (fixed text)
+
+_WHOLE = "SELECT count(*) FROM fulcrum.audit_events WHERE chain = %s AND seq > %s AND seq <= %s"
+_STEP: Final = 250_000
+"""Records counted at one look."""
 
 _WANTED = "unnest(%(owners)s::text[], %(budgets)s::text[], %(starts)s::bigint[]) AS wanted (owner, budget, starts)"
 _FITS = "(wanted.starts > 0 AND {0} >= wanted.starts OR wanted.starts = 0 AND {0} = 0)"
@@ -109,6 +113,9 @@ class PostgresWriters:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._epoch = ""
+        self._whole: dict[str, int] = {}
+        """Up to where a chain was found to be stored without a gap, in this epoch."""
 
     def beat(self, writer: str, at: int, *, streamed: bool = False) -> bool:
         """See `WriterRegistry`."""
@@ -131,16 +138,31 @@ class PostgresWriters:
             session.execute(_RETIRE, (writer,))
 
     def missing(self, epoch: str, at: int) -> Sequence[str]:
-        """See `WriterRegistry`."""
+        """See `WriterRegistry`. A chain that is broken, or not checked yet, is stored as far as it has no gap."""
         del at
+        if epoch != self._epoch:
+            self._epoch, self._whole = epoch, {}
         with self._database.session("fulcrum_gateway") as session:
             session.execute(TOUCH)
             undeclared = session.execute(_UNDECLARED, (epoch,)).fetchall()
             behind = session.execute(_BEHIND, (epoch,)).fetchall()
+            stored = {chain: self._stored(session, chain, size, seq) for chain, size, seq in behind}
         return [
             *(f"writer {writer} has not said where its chains stand" for (writer,) in undeclared),
-            *(f"chain {chain} is stored up to {size} of {seq}" for chain, seq, size in behind),
+            *(
+                f"chain {chain} is stored up to {stored[chain]} of {seq}"
+                for chain, _, seq in behind
+                if stored[chain] < seq
+            ),
         ]
+
+    def _stored(self, session: Session, chain: str, size: int, seq: int) -> int:
+        """Up to where the store has every record, checked or not; what was once seen is not counted again."""
+        known = max(size, self._whole.get(chain, 0))
+        upto = min(seq, known + _STEP)
+        if session.execute(_WHOLE, (chain, known, upto)).fetchone() == (upto - known,):
+            self._whole[chain] = known = upto
+        return known
 
     def books(self, budgets: Sequence[Budget], at: int) -> Books:
         """See `WriterRegistry`. Windows as they are at `at`, and later ones where a clock was ahead."""
