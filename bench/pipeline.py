@@ -68,7 +68,9 @@ class Line:
 
     def start_courier(self) -> None:
         command = python("-m", "bench.pipeline_courier", str(self.data), self.parts.nats.url)
-        self.trees["courier"] = self.stack.enter_context(started(command, self.folder / "courier.log", set()))
+        self.trees["courier"] = self.stack.enter_context(
+            started(command, self.folder / "courier.log", set(), self.environment)
+        )
 
     def start_writer(self, *options: str) -> None:
         self._writer = contextlib.ExitStack()

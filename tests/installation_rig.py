@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from governed_processes import FULCRUM, Governed, Up, free_port, marking_http, until
@@ -179,6 +180,12 @@ class Installation:
             self.environ["FULCRUM_AUDIT_SIGNING_KEY"], self.environ["FULCRUM_AUDIT_MAC_KEY"], self.folder / "no-keys"
         )
 
+    def name(self) -> str:
+        """The installation's id."""
+        with psycopg.connect(self.postgres.database_url(self.database)) as connection:
+            ((found,),) = connection.execute("SELECT id::text FROM fulcrum.installation").fetchall()
+        return str(found)
+
     @contextlib.contextmanager
     def reader(self) -> Iterator[PostgresAuditReader]:
         """The store, asked directly, past all proxies."""
@@ -206,7 +213,8 @@ class Installation:
         calls = read_notes(self.notes)
         tools = {budget.name: (budget.scope.id or "").removeprefix("marks__") for budget in budgets}
         records = self.records()
-        with closing(RedisStore(RedisConfig(self.valkey.url, prefix="fulcrum:", timeout=5.0))) as store:
+        config = RedisConfig(self.valkey.url, prefix="fulcrum:", timeout=5.0)
+        with closing(RedisStore(config, self.name())) as store:
             store.state()
             ledger = RedisLedger(store)
             usages = ledger.usage(budgets, now_ns())

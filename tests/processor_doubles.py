@@ -54,6 +54,7 @@ class _Delivery:
     subject: str
     body: bytes
     attempts: int = 1
+    fault: str | None = None
 
     async def ack(self) -> None:
         if self.number in self.feed.lose:
@@ -71,6 +72,8 @@ class Feed:
     """A stream and its one consumer; `redeliver` brings all that is not acknowledged again."""
 
     waiting: dict[int, tuple[str, bytes]] = field(default_factory=dict[int, tuple[str, bytes]])
+    forged: dict[int, str] = field(default_factory=dict[int, str])
+    """Messages that nobody of ours has sent, and what is wrong with them."""
     out: set[int] = field(default_factory=set[int])
     lose: set[int] = field(default_factory=set[int])
     """Messages whose first acknowledgement is lost."""
@@ -103,7 +106,7 @@ class Feed:
         self.random.shuffle(there)
         taken = there[: self.random.randint(1, most)]
         self.out.update(taken)
-        return [_Delivery(self, number, *self.waiting[number]) for number in taken]
+        return [_Delivery(self, number, *self.waiting[number], fault=self.forged.get(number)) for number in taken]
 
     async def confirm(self, stored: Mapping[str, int]) -> None:
         if self.down:

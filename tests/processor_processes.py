@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -17,14 +18,20 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from servers.process import free_port
 
+from fulcrum_adapters.jetstream import Seal
 from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.database import Database
-from fulcrum_adapters.signing import GivenKeys
+from fulcrum_adapters.signing import GivenKeys, nats_key
 from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.core.trail import Fault, TrailVerifier
 
-__all__ = ["ProcessorProcess", "Processors", "new_signing_key", "within"]
+__all__ = ["MAC_KEY", "SEAL", "ProcessorProcess", "Processors", "new_signing_key", "within"]
+
+
+MAC_KEY = secrets.token_hex(32)
+"""What all gateways and processors of a test have."""
+SEAL = Seal(nats_key(MAC_KEY, Path("nowhere")))
 
 
 def new_signing_key() -> str:
@@ -92,6 +99,7 @@ class Processors:
             "FULCRUM_POSTGRES_URL": postgres,
             "FULCRUM_NATS_URL": nats,
             "FULCRUM_AUDIT_SIGNING_KEY": self.key,
+            "FULCRUM_AUDIT_MAC_KEY": MAC_KEY,
             **environ,
         }
         self.running: list[ProcessorProcess] = []

@@ -55,6 +55,9 @@ class Taker:
         found = await self.feed.fetch(64, wait)
         chains: set[str] = set()
         for delivery in found:
+            if delivery.fault is not None:
+                self.wrong.append(delivery.fault)
+                continue
             tenant = delivery.subject.rpartition(".")[2]
             entries, letters = unpack(delivery.subject, tenant, delivery.body, 1 << 62)
             self.wrong += [letter.what for letter in letters]

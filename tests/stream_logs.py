@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from audit_trails import finished
-from stream_rigs import nats_config
+from stream_rigs import SEAL, nats_config
 
 from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamLog
 from fulcrum_mcp.core.audit import RecordDraft
@@ -36,7 +36,7 @@ class StreamedRecords:
 
     async def _begin(self, url: str) -> JetStreamAuditFeed:
         connection = Connection(nats_config(url))
-        feed = JetStreamAuditFeed(connection)
+        feed = JetStreamAuditFeed(connection, SEAL)
         connection.start()
         await connection.ready()
         await feed.prepare()
@@ -47,6 +47,7 @@ class StreamedRecords:
         known = len(self.lines)
         while found := await self._feed.fetch(64, 0.1):
             for delivery in found:
+                assert delivery.fault is None
                 frames, end, bad = split(delivery.body)
                 assert (end, bad) == (len(delivery.body), False)
                 self.lines += [payload for kind, payload in frames if kind == RECORD]
@@ -80,7 +81,7 @@ class StreamedRecords:
 
 @contextmanager
 def stream_log(url: str) -> Iterator[tuple[JetStreamLog, StreamedRecords]]:
-    log = JetStreamLog(nats_config(url), corrected).ready()
+    log = JetStreamLog(nats_config(url), SEAL, corrected).ready()
     source = StreamedRecords(url, log.writer)
     try:
         yield log, source

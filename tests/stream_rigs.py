@@ -13,16 +13,18 @@ from fulcrum_adapters.jetstream import (
     JetStreamAuditStream,
     JetStreamConfig,
     JetStreamConfigFeed,
+    Seal,
     ensure_streams,
 )
 from fulcrum_adapters.memory.stream import MemoryAuditFeed, MemoryAuditStream, MemoryBroker, MemoryConfigFeed
 from fulcrum_mcp.core.frames import RECORD, frame
 from fulcrum_mcp.ports import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel
 
-__all__ = ["ADAPTERS", "Rig", "eventually", "fetched", "jetstream_rig", "nats_config", "open_rig", "parcel"]
+__all__ = ["ADAPTERS", "SEAL", "Rig", "eventually", "fetched", "jetstream_rig", "nats_config", "open_rig", "parcel"]
 
 ADAPTERS = ["memory", pytest.param("jetstream", marks=[pytest.mark.service, pytest.mark.parts])]
 MIB = 1 << 20
+SEAL = Seal(b"what all servers and processors have")
 
 
 @dataclass
@@ -53,7 +55,7 @@ async def jetstream_rig(url: str, *, ack_wait: float = 30.0, patience: float = 5
 
         async def feed() -> AuditFeed:
             connection = await connected()
-            made = JetStreamAuditFeed(connection, ack_wait=ack_wait)
+            made = JetStreamAuditFeed(connection, SEAL, ack_wait=ack_wait)
             await begun(connection)
             await made.prepare()
             return made
@@ -66,7 +68,7 @@ async def jetstream_rig(url: str, *, ack_wait: float = 30.0, patience: float = 5
             return made
 
         connection = await connected()
-        stream = JetStreamAuditStream(connection)
+        stream = JetStreamAuditStream(connection, SEAL)
         await begun(connection)
         await ensure_streams(connection)
         yield Rig(stream, feed, config_feed)

@@ -57,5 +57,22 @@ def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(_ANSWER_IS_NO)
 
 
+@app.command(short_help="Take over a new FULCRUM_AUDIT_MAC_KEY.")
+def rekey(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Take the FULCRUM_AUDIT_MAC_KEY that is set here for the installation's from now on.
+
+    Servers and processors with another one do not start. Stop all of them first, as docs/CREDENTIALS.md says.
+    """
+    settings = _settings(config)
+    place = postgres_config(settings).place
+    from fulcrum_mcp.composition.signing import rekey_installation  # noqa: PLC0415 - loads all that servers need
+
+    changed = rekey_installation(settings)
+    if as_json:
+        say_json({"database": place, "changed": changed})
+    else:
+        say(f"{place}: {'the installation has this key now' if changed else 'it had this key; nothing was changed'}")
+
+
 def _settings(config: ConfigOption) -> Settings:
     return load(config, environ=os.environ)

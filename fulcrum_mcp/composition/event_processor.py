@@ -23,6 +23,7 @@ from fulcrum_adapters.jetstream import (
 from fulcrum_adapters.postgres.archive import PostgresArchive
 from fulcrum_adapters.postgres.chains import PostgresChains
 from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.installation import join
 from fulcrum_adapters.postgres.leader import PostgresLeadership
 from fulcrum_adapters.postgres.upkeep import keep_up
 from fulcrum_mcp.api.health import Part, health_routes
@@ -30,7 +31,7 @@ from fulcrum_mcp.api.metrics import metrics_route
 from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.database import open_database, postgres_config
 from fulcrum_mcp.composition.faces import Faces
-from fulcrum_mcp.composition.signing import audit_keys, check_signing_key
+from fulcrum_mcp.composition.signing import audit_keys, check_signing_key, nats_seal
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.ports import Metric, Point
 from fulcrum_mcp.processor.metrics import processor_metrics
@@ -86,6 +87,10 @@ class ProcessorServer:
         self._postgres = postgres_config(settings)
         self._nats = jetstream_config(settings)
         self._keys = audit_keys(settings)
+        self._seal = nats_seal(settings)
+        if settings.audit_mac_key is None:
+            said = "FULCRUM_AUDIT_MAC_KEY is not set: it believes who has the key in this folder, servers have another"
+            _log.warning("nats.key.local", folder=str(settings.data / "keys"), reason=said)
         self._stopping = asyncio.Event()
         self._waits: dict[str, str] = {"postgres": "not opened yet", "nats": "not opened yet"}
         self.processor: EventProcessor | None = None
@@ -144,7 +149,7 @@ class ProcessorServer:
         if database is None:
             return None
         connection = Connection(self._nats, "fulcrum-processor")
-        feed = JetStreamAuditFeed(connection)
+        feed = JetStreamAuditFeed(connection, self._seal)
         connection.start()
         warnings = await self._until("nats", lambda: self._prepare(connection, feed))
         if warnings is None:
@@ -156,9 +161,10 @@ class ProcessorServer:
         return _Opened(database, connection, feed)
 
     def _database(self) -> Database:
-        """Whose trail this process may sign."""
+        """Of an installation that this process belongs to, and whose trail it may sign."""
         database = open_database(self.settings)
         try:
+            join(database, self._seal.check)
             check_signing_key(self._keys, database)
         except FulcrumError:
             database.close()

@@ -20,6 +20,7 @@ from fulcrum_adapters.jetstream import (
     JetStreamAuditStream,
     JetStreamConfigFeed,
     JetStreamLog,
+    Seal,
     check_streams,
     ensure_streams,
 )
@@ -27,6 +28,7 @@ from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
 from fulcrum_adapters.postgres.budgets import PostgresBudgets
 from fulcrum_adapters.postgres.configuration import PostgresConfiguration
 from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.installation import join
 from fulcrum_adapters.postgres.keys import PostgresKeys
 from fulcrum_adapters.postgres.policies import PostgresPolicies
 from fulcrum_adapters.postgres.switches import PostgresSwitches
@@ -47,10 +49,10 @@ from fulcrum_mcp.composition.event_processor import jetstream_config
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.gateway import DataPlane
 from fulcrum_mcp.composition.repositories import Repositories
-from fulcrum_mcp.composition.signing import audit_keys, check_signing_key
+from fulcrum_mcp.composition.signing import audit_keys, check_signing_key, nats_seal
 from fulcrum_mcp.composition.stores import Stores
 from fulcrum_mcp.core.budget import Budget, Commit
-from fulcrum_mcp.errors import FulcrumError, Unavailable
+from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.corrections import never_sent_draft
 from fulcrum_mcp.gateway.courier import Courier
 from fulcrum_mcp.gateway.ids import now_ns
@@ -60,7 +62,7 @@ from fulcrum_mcp.gateway.lease import Lease
 from fulcrum_mcp.gateway.metrics import gauge
 from fulcrum_mcp.gateway.records import outcome_unknown_draft
 from fulcrum_mcp.gateway.undertaker import Undertaker
-from fulcrum_mcp.ports import AuditLog, Metric, OpenCall
+from fulcrum_mcp.ports import AuditLog, Metric, OpenCall, Point
 from fulcrum_mcp.settings import Settings
 
 __all__ = ["Installation", "open_installation"]
@@ -68,13 +70,16 @@ __all__ = ["Installation", "open_installation"]
 _log = structlog.get_logger("fulcrum.installation")
 _RETRY: Final = 1.0
 _KEY_CACHE: Final = "\0keys in redis"
-"""In a tenant's place, which can never be named so: what the cache of API keys is sealed with."""
+"""In a tenant's place, which can never be named so, with the installation's id: what API keys are cached under."""
 
 
 class Installation:
     """Opened parts of one server process; made on its event loop."""
 
-    def __init__(self, settings: Settings, database: Database, connection: Connection, keys: GivenKeys) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, connection: Connection, keys: GivenKeys, seal: Seal, name: str
+    ) -> None:
+        """`name`: the id of the installation that the database belongs to."""
         self._settings = settings
         self._folder = open_folder(settings.data)
         self._database = database
@@ -89,10 +94,13 @@ class Installation:
             cert=given.cert,
             key=given.key,
         )
-        self._redis = RedisStore(config)
+        self._redis = RedisStore(config, name)
         self._ledger = RedisLedger(self._redis)
         self._fence = FencedLedger(self._ledger)
         self._keys = keys
+        self._key_cache = keys.mac_key(f"{_KEY_CACHE} {name}")
+        self._seal = seal
+        self._stream: JetStreamAuditStream | None = None
         self._spool_config = _spool_config(settings)
         self._lease = Lease() if self._spool_config is None else None
         self._log = self._open_log()
@@ -106,7 +114,7 @@ class Installation:
     def _open_log(self) -> AuditLog:
         if self._spool_config is None:
             assert self._lease is not None
-            return JetStreamLog(self._connection.config, never_sent_draft, barred=self._lease.fault)
+            return JetStreamLog(self._connection.config, self._seal, never_sent_draft, barred=self._lease.fault)
         return Spool.open(self._folder / "spool", self._spool_config)
 
     def backing(self) -> Backing:
@@ -114,9 +122,7 @@ class Installation:
         database = self._database
         return Backing(
             repositories=Repositories(
-                keys=CachedKeys(
-                    PostgresKeys(database), self._redis.server, self._revision, self._keys.mac_key(_KEY_CACHE)
-                ),
+                keys=CachedKeys(PostgresKeys(database), self._redis.server, self._revision, self._key_cache),
                 budgets=PostgresBudgets(database),
                 switches=PostgresSwitches(database),
                 policies=PostgresPolicies(database),
@@ -174,13 +180,20 @@ class Installation:
         self._keeper = LedgerKeeper(
             self._ledger, self._fence, registry, plane.journal, self._budgets, self._lease, _end_process
         )
-        stream = JetStreamAuditStream(self._connection)
+        self._stream = stream = JetStreamAuditStream(self._connection, self._seal)
         if self._spool_config is None:
             self._undertaker = Undertaker(PostgresTakeover(self._database), plane.journal, stream.oldest)
         else:
             source = SpoolReader(self._folder / "spool", self._folder / "aside")
             self._courier = Courier(source, stream, FileLeadership(self._folder / "courier.lock"))
         return [_Parts(self)]
+
+    def check_books(self) -> None:
+        """Raises `Invalid` where another installation has its books; a server that does not answer is asked later."""
+        with contextlib.suppress(Unavailable):
+            why = self._redis.foreign()
+            if why is not None:
+                raise Invalid(why)
 
     async def start(self) -> None:
         """See the streams made and checked, whenever NATS answers; what differs is said once."""
@@ -250,7 +263,13 @@ class Installation:
                 "fulcrum_ledger_rebuilding",
                 "1 while the ledger does not serve.",
                 float(self._keeper is None or self._keeper.waiting is not None),
-            )
+            ),
+            Metric(
+                "fulcrum_confirmations_ignored",
+                "counter",
+                "Confirmations over NATS that no processor of this installation has sealed.",
+                [Point({}, 0 if self._stream is None else self._stream.ignored)],
+            ),
         ]
         if self._courier is not None:
             lag = self._courier.lag()
@@ -290,14 +309,16 @@ async def open_installation(settings: Settings, *, signs: bool = True) -> Instal
 
     Raises `Invalid` and `Unavailable`.
     """
-    keys = audit_keys(settings, signs=signs)
+    keys, seal = audit_keys(settings, signs=signs), nats_seal(settings)
     database = await asyncio.to_thread(open_database, settings)
     connection = Connection(jetstream_config(settings), "fulcrum-server")
     connection.start()
     try:
+        name = await asyncio.to_thread(join, database, seal.check)
         if signs:
             await asyncio.to_thread(check_signing_key, keys, database)
-        installation = Installation(settings, database, connection, keys)
+        installation = Installation(settings, database, connection, keys, seal, name)
+        await asyncio.to_thread(installation.check_books)
         if settings.audit.durability == "stream":
             await installation.check(stream_mode=True)
     except BaseException:

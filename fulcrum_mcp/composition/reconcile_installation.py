@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from fulcrum_adapters.jetstream import Connection, JetStreamConfig, JetStreamView, tenant_of
+from fulcrum_adapters.jetstream import Connection, JetStreamConfig, JetStreamView, Seal, tenant_of
 from fulcrum_adapters.postgres.archive import PostgresArchive
 from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
 from fulcrum_adapters.postgres.chains import PostgresChains
 from fulcrum_adapters.postgres.database import Database
+from fulcrum_adapters.postgres.installation import join
 from fulcrum_adapters.postgres.upgrade import check
 from fulcrum_adapters.spool import SpoolReader
 from fulcrum_mcp.composition.database import postgres_config
 from fulcrum_mcp.composition.event_processor import jetstream_config
+from fulcrum_mcp.composition.signing import nats_seal
 from fulcrum_mcp.ports import ArchivedRecord, SpoolSource
 from fulcrum_mcp.processor.archived import archived
 from fulcrum_mcp.processor.reconcile import Put, Reconciliation, read_spools
@@ -26,8 +28,9 @@ class Installation:
 
     streamed = True
 
-    def __init__(self, settings: Settings, database: Database, nats: JetStreamConfig) -> None:
+    def __init__(self, settings: Settings, database: Database, nats: JetStreamConfig, seal: Seal) -> None:
         self._nats = nats
+        self._seal = seal
         self._archive = PostgresArchive(database)
         self._chains = PostgresChains(database)
         self._reader = PostgresAuditReader(database)
@@ -44,12 +47,12 @@ class Installation:
         return found
 
     async def _take_stream(self, found: Reconciliation) -> None:
-        view = JetStreamView(connection := Connection(self._nats, "fulcrum-reconcile"))
+        view = JetStreamView(connection := Connection(self._nats, "fulcrum-reconcile"), self._seal)
         connection.start()
         try:
             await connection.ready()
-            async for subject, body in view.parcels():
-                found.take_parcel(subject, tenant_of(subject), body)
+            async for seen in view.parcels():
+                found.take_parcel(seen, tenant_of(seen.subject))
         finally:
             await view.close()
 
@@ -74,12 +77,15 @@ class Installation:
 @contextmanager
 def installation(settings: Settings) -> Iterator[Installation]:
     """Raises `Invalid`, `Unavailable`."""
-    config, nats = postgres_config(settings), jetstream_config(settings)
+    config, nats, seal = postgres_config(settings), jetstream_config(settings), nats_seal(settings)
     check(config)
     database = Database(config)
-    parts = Installation(settings, database, nats)
     try:
-        yield parts
+        join(database, seal.check)
+        parts = Installation(settings, database, nats, seal)
+        try:
+            yield parts
+        finally:
+            parts.close()
     finally:
-        parts.close()
         database.close()

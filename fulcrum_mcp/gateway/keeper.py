@@ -31,6 +31,8 @@ URGENT: Final = 0.1
 """The same while its books are being rebuilt."""
 BEAT: Final = 5.0
 
+_UNKNOWN: Final = "this gateway is not known to the store yet; check Postgres, and send the call again"
+
 _log = structlog.get_logger("fulcrum.keeper")
 
 
@@ -42,11 +44,13 @@ class FencedLedger:
     def __init__(self, ledger: BudgetLedger) -> None:
         self._ledger = ledger
         self.open_to_reserve = False
+        self.waiting: str | None = None
+        """Why it is not, where that is known."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
         """See `BudgetLedger`."""
         if not self.open_to_reserve and any(isinstance(operation, Reserve) for operation in operations):
-            raise Unavailable("this gateway is not known to the store yet; check Postgres, and send the call again")
+            raise Unavailable(self.waiting or _UNKNOWN)
         return self._ledger.apply(operations)
 
     def usage(self, budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
@@ -109,7 +113,7 @@ class LedgerKeeper:
                     _log.info("ledger serves")
             elif self._complaint.due(waiting):
                 _log.warning("ledger does not serve", reason=waiting)
-            self.waiting = waiting
+            self.waiting = self._fence.waiting = waiting
             if self._lease is not None and self._lease.ended:
                 _log.error("another gateway has taken over from this one", writer=self._journal.writer)
                 self._lost()

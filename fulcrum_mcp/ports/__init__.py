@@ -22,7 +22,7 @@ from fulcrum_mcp.ports.policy import PolicyEngine
 from fulcrum_mcp.ports.reading import AuditQuery, AuditReader, DecisionRecord, StoredRecord
 from fulcrum_mcp.ports.spool import SpoolChunk, SpoolPosition, SpoolSource
 from fulcrum_mcp.ports.store import AuditStore, StoreBatch, StoreState
-from fulcrum_mcp.ports.stream import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel, StreamLag, StreamView
+from fulcrum_mcp.ports.stream import AuditFeed, AuditStream, ConfigFeed, Delivery, Parcel, Seen, StreamLag, StreamView
 from fulcrum_mcp.ports.takeover import OpenPage, StoredPlace, Takeover
 from fulcrum_mcp.ports.telemetry import Buckets, Metric, Point, Span, SpanSink
 from fulcrum_mcp.ports.upstream import ServerSentEvent, Upstream, UpstreamReply, UpstreamRequest
@@ -60,6 +60,7 @@ __all__ = [
     "Point",
     "PolicyEngine",
     "PolicyRepository",
+    "Seen",
     "ServerSentEvent",
     "SharedLedger",
     "Signer",

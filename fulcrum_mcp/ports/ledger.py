@@ -62,7 +62,10 @@ class History(Protocol):
 
 
 class SharedLedger(BudgetLedger, Protocol):
-    """A ledger on a server that may lose it. It refuses everything unless its books belong to the server's run."""
+    """A ledger on a server that may lose it. It refuses everything unless its books belong to the server's run.
+
+    Books of another installation are neither used nor replaced: all of it raises `Unavailable`, with the remedy.
+    """
 
     def epoch(self) -> tuple[str, bool]:
         """The server's run id, and whether the books are of this run. Raises `Unavailable`."""

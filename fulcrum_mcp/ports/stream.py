@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-__all__ = ["AuditFeed", "AuditStream", "ConfigFeed", "Delivery", "Parcel", "StreamLag", "StreamView"]
+__all__ = ["AuditFeed", "AuditStream", "ConfigFeed", "Delivery", "Parcel", "Seen", "StreamLag", "StreamView"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class AuditStream(Protocol):
         ...
 
     async def stored(self) -> Mapping[str, int]:
-        """By chain: the highest contiguous seq that the archive holds, as last confirmed. Raises `Unavailable`."""
+        """By chain: the highest contiguous seq that the archive holds, as last confirmed. Raises `Unavailable`.
+
+        What no processor of this installation has confirmed does not count, here and in `watch`.
+        """
         ...
 
     def watch(self, told: Callable[[str, int], None]) -> None:
@@ -58,6 +61,11 @@ class Delivery(Protocol):
     body: bytes
     attempts: int
     """How often it was delivered, this time included."""
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing in it may be believed; None: a gateway of this installation has sent it, as it is."""
+        ...
 
     async def ack(self) -> None:
         """It is in the archive."""
@@ -96,11 +104,20 @@ class AuditFeed(Protocol):
         ...
 
 
+class Seen(NamedTuple):
+    """A message of the audit stream."""
+
+    subject: str
+    body: bytes
+    fault: str | None
+    """As a `Delivery`'s."""
+
+
 class StreamView(Protocol):
     """What the audit stream holds, seen without taking any of it. Runs on an event loop."""
 
-    def parcels(self) -> AsyncIterator[tuple[str, bytes]]:
-        """(subject, body) of each message that is there at the call, with a processor or not. Raises `Unavailable`."""
+    def parcels(self) -> AsyncIterator[Seen]:
+        """Each message that is there at the call, with a processor or not. Raises `Unavailable`."""
         ...
 
     async def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from fulcrum_mcp.core.audit import GENESIS, RecordHead, parse_record
 from fulcrum_mcp.core.checkpoint import CHECKPOINT
-from fulcrum_mcp.ports import Chains, Link, SpoolPosition, SpoolSource, StoreState
+from fulcrum_mcp.ports import Chains, Link, Seen, SpoolPosition, SpoolSource, StoreState
 from fulcrum_mcp.processor.parcels import unpack
 from fulcrum_mcp.processor.witness import Witness, ranges
 
@@ -80,8 +80,12 @@ class Reconciliation:
         if seq:
             self._witness(self.claims, chain, seq, digest, "of its writer and the checks, each claims")
 
-    def take_parcel(self, subject: str, tenant: str | None, body: bytes) -> None:
-        """A message of the stream."""
+    def take_parcel(self, seen: Seen, tenant: str | None) -> None:
+        """A message of the stream; what nobody of ours has sent is no witness."""
+        subject, body, fault = seen
+        if fault is not None:
+            self._unreadable(f"in the stream under {subject}: {fault}")
+            return
         entries, letters = unpack(subject, tenant, body, 0)
         for entry in entries:
             self._witness(self.stream, entry.record.chain, entry.record.seq, entry.record.hash, "the stream has")

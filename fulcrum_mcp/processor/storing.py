@@ -23,7 +23,8 @@ __all__ = ["Storer", "StorerConfig"]
 _log = structlog.get_logger("fulcrum.processor")
 
 _TOLD = 10
-"""Dead letters of one batch that the log names one by one."""
+"""Dead letters of a minute that the log names one by one: whoever may publish can send any number."""
+_MINUTE = 60.0
 _RECENT = 60.0
 """Seconds for which a success shows that the archive itself works."""
 _ENOUGH = 8
@@ -84,6 +85,8 @@ class Storer:
         self._succeeded = -_RECENT
         self._in_hand: list[_Batch] = []
         self._counting = threading.Lock()
+        self._named = 0
+        self._named_since = -_MINUTE
         self.stored = 0
         """Records that were committed, those that were there already included."""
         self.letters = 0
@@ -163,7 +166,10 @@ class Storer:
             subject, body = delivery.subject, delivery.body
             entries: list[Entry] = []
             try:
-                entries, letters = unpack(subject, self._tenant_of(subject), body, now)
+                if delivery.fault is not None:
+                    letters = [DeadLetter(subject, delivery.fault, body)]
+                else:
+                    entries, letters = unpack(subject, self._tenant_of(subject), body, now)
             except Exception as exc:  # noqa: BLE001 - a parcel that nobody can read must not come again for ever
                 _log.exception("audit.parcel.unreadable", subject=subject)
                 letters = [DeadLetter(subject, f"it cannot be read: {type(exc).__name__}", body)]
@@ -222,12 +228,17 @@ class Storer:
             self.newest = max(self.newest, *(record.time for record in records))
 
     def _tell(self, letters: Sequence[DeadLetter]) -> None:
+        now = time.monotonic()
         with self._counting:
             self.letters += len(letters)
-        for letter in letters[:_TOLD]:
+            if now - self._named_since >= _MINUTE:
+                self._named, self._named_since = 0, now
+            before, after = self._named, self._named + len(letters)
+            self._named = after
+        for letter in letters[: max(_TOLD - before, 0)]:
             _log.error("audit.dead_letter", source=letter.source, what=letter.what, bytes=len(letter.body))
-        if len(letters) > _TOLD:
-            _log.error("audit.dead_letters", more=len(letters) - _TOLD)
+        if before <= _TOLD < after:
+            _log.error("audit.dead_letters", reason="there are more; they are kept, and counted, and not named here")
 
 
 async def _all(answers: Iterable[Coroutine[None, None, None]]) -> None:

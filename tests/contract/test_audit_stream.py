@@ -25,6 +25,7 @@ async def test_what_was_published_is_delivered_verbatim(rig: Rig) -> None:
     await rig.stream.publish(sent)
     found = await fetched(await rig.feed(), 3)
     assert sorted(item.body for item in found) == sorted(item.body for item in sent)
+    assert {item.fault for item in found} == {None}
 
 
 async def test_a_parcel_published_twice_arrives_once_and_another_attempt_once_more(rig: Rig) -> None:
@@ -45,6 +46,7 @@ async def test_a_parcel_of_five_megabytes_arrives_whole(rig: Rig) -> None:
     await rig.stream.publish([parcel(7, tenant="other"), large])
     found = await fetched(await rig.feed(), 2)
     assert large.body in [item.body for item in found]
+    assert {item.fault for item in found} == {None}
 
 
 @pytest.mark.parametrize("tenant", ["a.b", "*", ">", "with space", "Zoë", "", "a\nb", "=41", "A" * 200])

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
-from stream_rigs import ADAPTERS, Rig, fetched, nats_config, open_rig, parcel
+from stream_rigs import ADAPTERS, SEAL, Rig, fetched, nats_config, open_rig, parcel
 
 from fulcrum_adapters.jetstream import Connection, JetStreamView
 from fulcrum_adapters.memory.stream import MemoryAuditStream, MemoryStreamView
@@ -29,13 +29,15 @@ async def opened(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Rig, Str
             connection = Connection(nats_config(request.getfixturevalue("nats_url")))
             connection.start()
             await connection.ready()
-            view = JetStreamView(connection)
+            view = JetStreamView(connection, SEAL)
         stack.push_async_callback(view.close)
         yield rig, view
 
 
 async def bodies(view: StreamView) -> list[bytes]:
-    return sorted([body async for _, body in view.parcels()])
+    found = [seen async for seen in view.parcels()]
+    assert {seen.fault for seen in found} <= {None}
+    return sorted(seen.body for seen in found)
 
 
 async def test_an_empty_stream_shows_nothing(opened: tuple[Rig, StreamView]) -> None:
@@ -62,4 +64,4 @@ async def test_what_a_processor_holds_is_seen_and_what_it_has_stored_is_not(open
     await stored.ack()
     while await bodies(view) != sorted([sent[0].body, sent[2].body]):
         assert len(await bodies(view)) == 3
-    assert len({subject async for subject, _ in view.parcels()}) == 1
+    assert len({seen.subject async for seen in view.parcels()}) == 1

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from archive_rig import call_drafts, hour_start
 from processor_doubles import parcels_of
-from processor_processes import Processors, within
+from processor_processes import SEAL, Processors, within
 from psycopg import sql
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
@@ -49,7 +49,7 @@ def records_of(parcels: Sequence[Parcel]) -> int:
 async def send(url: str, parcels: Sequence[Parcel], *, pause: float = 0.0) -> None:
     """As a gateway does: until every parcel is acknowledged."""
     connection = Connection(JetStreamConfig(url))
-    stream = JetStreamAuditStream(connection, 2.0)
+    stream = JetStreamAuditStream(connection, SEAL, 2.0)
     connection.start()
     try:
         for start in range(0, len(parcels), 20):
@@ -70,7 +70,7 @@ async def send(url: str, parcels: Sequence[Parcel], *, pause: float = 0.0) -> No
 
 async def confirmed(url: str) -> dict[str, int]:
     connection = Connection(JetStreamConfig(url))
-    stream = JetStreamAuditStream(connection)
+    stream = JetStreamAuditStream(connection, SEAL)
     connection.start()
     try:
         await connection.ready()

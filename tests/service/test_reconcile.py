@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from archive_rig import call_drafts
-from processor_processes import Processors, within
+from processor_processes import SEAL, Processors, within
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from spool_folders import reader
@@ -61,7 +61,7 @@ class Host:
     def send(self, parcels: list[Parcel]) -> None:
         async def run() -> None:
             connection = Connection(JetStreamConfig(self.nats))
-            stream = JetStreamAuditStream(connection)
+            stream = JetStreamAuditStream(connection, SEAL)
             connection.start()
             try:
                 await connection.ready()

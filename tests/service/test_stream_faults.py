@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from record_taker import Taker, Written, faults_of, open_spool, write_calls
 from servers.nats import NatsServer
-from stream_rigs import eventually, nats_config
+from stream_rigs import SEAL, eventually, nats_config
 
 from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamAuditStream, ensure_streams
 from fulcrum_adapters.spool import FileLeadership, Spool, SpoolReader
@@ -41,7 +41,7 @@ class Host:
 
     async def courier(self, config: CourierConfig = QUICK) -> Courier:
         connection = await self.connected()
-        stream = JetStreamAuditStream(connection)
+        stream = JetStreamAuditStream(connection, SEAL)
         connection.start()
         await connection.ready()
         await ensure_streams(connection)
@@ -56,7 +56,7 @@ class Host:
 
     async def taker(self) -> Taker:
         connection = await self.connected()
-        feed = JetStreamAuditFeed(connection, ack_wait=1.0)
+        feed = JetStreamAuditFeed(connection, SEAL, ack_wait=1.0)
         connection.start()
         await connection.ready()
         await feed.prepare()

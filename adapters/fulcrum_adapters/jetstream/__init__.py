@@ -5,6 +5,7 @@ from fulcrum_adapters.jetstream.config_feed import JetStreamConfigFeed
 from fulcrum_adapters.jetstream.connection import Connection
 from fulcrum_adapters.jetstream.feed import JetStreamAuditFeed
 from fulcrum_adapters.jetstream.log import JetStreamLog
+from fulcrum_adapters.jetstream.seal import Seal
 from fulcrum_adapters.jetstream.stream import JetStreamAuditStream
 from fulcrum_adapters.jetstream.streams import check_streams, ensure_streams
 from fulcrum_adapters.jetstream.subjects import tenant_of
@@ -18,6 +19,7 @@ __all__ = [
     "JetStreamConfigFeed",
     "JetStreamLog",
     "JetStreamView",
+    "Seal",
     "check_streams",
     "ensure_streams",
     "tenant_of",

@@ -12,7 +12,8 @@ import structlog
 
 from fulcrum_adapters.jetstream.acks import Letter, Post
 from fulcrum_adapters.jetstream.connection import Client, Connection, Msg, Refused
-from fulcrum_adapters.jetstream.pieces import HEADER, collect, discard
+from fulcrum_adapters.jetstream.pieces import HEADER, LOST, collect, discard
+from fulcrum_adapters.jetstream.seal import NOT_OURS, SEAL, Seal
 from fulcrum_adapters.jetstream.streams import CONSUMER, ensure_consumer, ensure_streams
 from fulcrum_adapters.jetstream.subjects import stored_subject
 from fulcrum_mcp.errors import FulcrumError, Unavailable
@@ -25,26 +26,51 @@ _log = structlog.get_logger("fulcrum.nats")
 _ACK_WAIT: Final = 10.0
 """Seconds after which a processor that has said nothing is taken for dead; a rebuild of the ledger may wait so long."""
 _MOST_UNACKNOWLEDGED: Final = 4096
+_MOST_COLLECTED: Final = 64 << 20
+"""Bytes of parcels in pieces after which the rest of them waits for the next question."""
 _NOTHING: Final = frozenset({"404", "408"})
 
 
 class _Delivery:
     """A `Delivery`."""
 
-    __slots__ = ("_connection", "_message", "attempts", "body", "subject")
+    __slots__ = ("_connection", "_fault", "_message", "_seal", "_whole", "attempts", "body", "cut", "subject")
 
-    def __init__(self, connection: Connection, message: Msg, body: bytes) -> None:
+    def __init__(self, connection: Connection, seal: Seal, message: Msg) -> None:
         self._connection = connection
+        self._seal = seal
         self._message = message
+        self._whole = True
+        self._fault: str | None = ""
+        """Empty: not looked at yet."""
         self.subject = message.subject
-        self.body = body
+        self.body = message.data
         self.attempts = _attempts(message)
+        self.cut = HEADER in (message.headers or {})
+
+    @property
+    def fault(self) -> str | None:
+        """See `Delivery`; the first time it reads the whole body, so that is best done on a thread."""
+        if self._fault == "":
+            message = self._message
+            ours = self._seal.fits(message.subject, message.headers, message.data, cut=self.cut)
+            self._fault = NOT_OURS if not ours else None if self._whole else LOST
+        return self._fault
+
+    async def collect(self) -> int:
+        """Fetch the parcel that the message speaks of; how many bytes. Raises `Unavailable`."""
+        whole = await collect(self._connection, self._message.data)
+        if whole is None:
+            self._whole = False
+            return 0
+        self.body = whole
+        return len(whole)
 
     async def ack(self) -> None:
         """See `Delivery`; an acknowledgement that is lost only means that it comes again."""
         with contextlib.suppress(nats.errors.Error, OSError, FulcrumError):
             await self._answer(b"+ACK")
-            if HEADER in (self._message.headers or {}):
+            if self.cut and self.fault is None:  # who is not believed names nothing that may go
                 await discard(self._connection, self._message.data)
 
     async def again(self, delay: float) -> None:
@@ -69,8 +95,9 @@ def _attempts(message: Msg) -> int:
 class JetStreamAuditFeed:
     """An `AuditFeed`. Closing it closes the connection."""
 
-    def __init__(self, connection: Connection, *, ack_wait: float = _ACK_WAIT) -> None:
+    def __init__(self, connection: Connection, seal: Seal, *, ack_wait: float = _ACK_WAIT) -> None:
         self._connection = connection
+        self._seal = seal
         self._post = Post(connection)
         self._ack_wait = ack_wait
         self._inbox = ""
@@ -92,15 +119,18 @@ class JetStreamAuditFeed:
             await self._make_anew()
             raise Unavailable(f"{exc}; made anew, asked again at the next turn") from exc
         found: list[Delivery] = []
+        collected = 0
         for message in messages:
-            body = message.data
-            if HEADER in (message.headers or {}):
+            delivery = _Delivery(self._connection, self._seal, message)
+            if delivery.cut:
                 try:
-                    body = await collect(self._connection, message.data) or body
+                    if collected > _MOST_COLLECTED:
+                        raise self._connection.unavailable("enough for one batch")
+                    collected += await delivery.collect()
                 except Unavailable:
-                    await _Delivery(self._connection, message, body).again(1.0)
+                    await delivery.again(1.0)
                     continue
-            found.append(_Delivery(self._connection, message, body))
+            found.append(delivery)
         return found
 
     async def _pull(self, most: int, wait: float) -> list[Msg]:
@@ -164,7 +194,10 @@ class JetStreamAuditFeed:
 
     async def confirm(self, stored: Mapping[str, int]) -> None:
         """See `AuditFeed`."""
-        letters = [Letter(stored_subject(chain), str(seq).encode(), "FULCRUM_STORED") for chain, seq in stored.items()]
+        letters = [
+            Letter(stored_subject(chain), b"%d" % seq, "FULCRUM_STORED", headers={SEAL: self._seal.stored(chain, seq)})
+            for chain, seq in stored.items()
+        ]
         try:
             await self._post.send(letters)
         except Unavailable:  # without the stream those who listen hear it, and nobody acknowledges

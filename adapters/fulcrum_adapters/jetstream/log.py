@@ -20,6 +20,7 @@ import structlog
 
 from fulcrum_adapters.jetstream.config import JetStreamConfig
 from fulcrum_adapters.jetstream.connection import Connection, Refused
+from fulcrum_adapters.jetstream.seal import Seal
 from fulcrum_adapters.jetstream.stream import JetStreamAuditStream
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
 from fulcrum_mcp.core.frames import INPUTS, RECORD, frame
@@ -59,6 +60,7 @@ class JetStreamLog:
     def __init__(
         self,
         config: JetStreamConfig,
+        seal: Seal,
         correct: Callable[[OpenCall], RecordDraft],
         seconds: float = _SECONDS,
         barred: Callable[[], str | None] = lambda: None,
@@ -84,7 +86,7 @@ class JetStreamLog:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fulcrum-stream-log", daemon=True)
         self._thread.start()
-        self._connection, self._stream = self._ask(self._open(config)).result()
+        self._connection, self._stream = self._ask(self._open(config, seal)).result()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -94,9 +96,9 @@ class JetStreamLog:
     def _ask(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _open(self, config: JetStreamConfig) -> tuple[Connection, JetStreamAuditStream]:
+    async def _open(self, config: JetStreamConfig, seal: Seal) -> tuple[Connection, JetStreamAuditStream]:
         connection = Connection(config, f"fulcrum {self.writer}")
-        stream = JetStreamAuditStream(connection, self._seconds)
+        stream = JetStreamAuditStream(connection, seal, self._seconds)
         connection.start()
         return connection, stream
 
@@ -154,8 +156,9 @@ class JetStreamLog:
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
         """The last look is on the thread that sends, so that a process that was stopped meanwhile sends nothing."""
+        letters = await self._stream.sealed(parcels)
         self._check()
-        await self._stream.publish(parcels)
+        await self._stream.send(letters)
 
     def _chain(self, tenant: str) -> ChainWriter:
         chain = self._chains.get(tenant)

@@ -1,7 +1,8 @@
 """Parcels larger than one message: their pieces lie in a stream of their own, a message says where.
 
 Several processors share the messages of the audit stream, so pieces among them would be scattered; this way whoever
-gets the message that speaks of the parcel can fetch all of it.
+gets the message that speaks of the parcel can fetch all of it. That message is sealed and has the digest of the whole.
+Of several messages at the place of a piece the first counts: nobody else can have been there before.
 """
 
 import asyncio
@@ -12,20 +13,22 @@ from typing import Final
 
 from fulcrum_adapters.jetstream.acks import MESSAGE_OVERHEAD, Letter
 from fulcrum_adapters.jetstream.connection import Connection
+from fulcrum_adapters.jetstream.seal import SEAL, Seal, id_of
 from fulcrum_adapters.jetstream.subjects import piece_subject
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["HEADER", "collect", "cut", "discard"]
+__all__ = ["HEADER", "LOST", "collect", "cut", "discard"]
 
 HEADER: Final = "Fulcrum-Pieces"
 """Marks a message whose body speaks of a parcel instead of being one."""
+LOST: Final = "its pieces are gone, or are not what was sealed"
 MOST_BYTES: Final = 160 << 20
 """Two frames of the largest size, and then some."""
 _LONGEST: Final = 64
 """Characters of a parcel's token; ours have half of it."""
 
 
-def cut(subject: str, body: bytes, name: str, max_payload: int) -> tuple[list[Letter], Letter]:
+def cut(subject: str, body: bytes, name: str, max_payload: int, seal: Seal) -> tuple[list[Letter], Letter]:
     """The pieces of a body, which must all be there before the message that speaks of them is sent.
 
     Raises `Invalid` for what is too large even so.
@@ -36,14 +39,18 @@ def cut(subject: str, body: bytes, name: str, max_payload: int) -> tuple[list[Le
             f"a parcel of {len(body)} bytes is too large for NATS with max_payload {max_payload};"
             " set max_payload to 8MB there"
         )
-    parcel = hashlib.sha256(name.encode()).hexdigest()[:32]
+    digest = hashlib.sha256(body).hexdigest()
+    parcel = seal.place(name, digest, size)
     starts = range(0, len(body), size)
     pieces = [
-        Letter(piece_subject(parcel, number), body[start : start + size], "FULCRUM_PIECES", f"{name}/{number}")
+        Letter(piece_subject(parcel, number), body[start : start + size], "FULCRUM_PIECES", f"{parcel}/{number}")
         for number, start in enumerate(starts)
     ]
-    about = {"parcel": parcel, "pieces": len(pieces), "size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    return pieces, Letter(subject, json.dumps(about).encode(), "FULCRUM_AUDIT", name, {HEADER: str(len(pieces))})
+    about = {"parcel": parcel, "pieces": len(pieces), "size": len(body), "sha256": digest}
+    told = json.dumps(about).encode()
+    sealed = seal.letter(subject, name, told, cut=True)
+    headers = {HEADER: str(len(pieces)), SEAL: sealed}
+    return pieces, Letter(subject, told, "FULCRUM_AUDIT", id_of(name, sealed), headers)
 
 
 def _about(body: bytes) -> Mapping[str, object] | None:
@@ -72,7 +79,8 @@ async def collect(connection: Connection, body: bytes) -> bytes | None:
     parts: list[bytes] = []
     size = 0
     for each in range(number):
-        answer = await connection.ask(f"$JS.API.DIRECT.GET.FULCRUM_PIECES.{piece_subject(parcel, each)}")
+        first = {"seq": 1, "next_by_subj": piece_subject(parcel, each)}
+        answer = await connection.ask("$JS.API.DIRECT.GET.FULCRUM_PIECES", first)
         if answer.headers is None or "Nats-Sequence" not in answer.headers:
             return None
         parts.append(answer.data)

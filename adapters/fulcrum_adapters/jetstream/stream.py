@@ -2,26 +2,32 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from fulcrum_adapters.jetstream.acks import MESSAGE_OVERHEAD, Letter, Post
 from fulcrum_adapters.jetstream.connection import Client, Connection, Msg, Refused
 from fulcrum_adapters.jetstream.pieces import cut
+from fulcrum_adapters.jetstream.seal import NOT_OURS, SEAL, Seal, id_of
 from fulcrum_adapters.jetstream.streams import ensure_streams
 from fulcrum_adapters.jetstream.subjects import STORED, audit_subject, name_of, token_of
 from fulcrum_mcp.errors import FulcrumError, Invalid
 from fulcrum_mcp.ports import Parcel
 
-__all__ = ["JetStreamAuditStream", "parcel_name"]
+__all__ = ["JetStreamAuditStream", "Letters", "parcel_name"]
 
 _log = structlog.get_logger("fulcrum.nats")
 
 _NO_STREAM: Final = 503
 _NOT_FOUND: Final = 404
+_MANY_BYTES: Final = 64 << 10
+"""From here on sealing is done on a thread: calls are served on the loop meanwhile."""
+_SAID_AGAIN: Final = 60.0
+"""Seconds between two lines of the log about confirmations that are none."""
 
 
 def parcel_name(parcel: Parcel) -> str:
@@ -30,13 +36,24 @@ def parcel_name(parcel: Parcel) -> str:
     return f"{token_of(parcel.chain)}:{parcel.first}-{parcel.last}{again}"
 
 
+class Letters(NamedTuple):
+    """Parcels sealed for the stream: `first` must be there before `then` is sent."""
+
+    first: Sequence[Letter]
+    then: Sequence[Letter]
+
+
 class JetStreamAuditStream:
     """An `AuditStream`. Closing it closes the connection."""
 
-    def __init__(self, connection: Connection, seconds: float | None = None) -> None:
+    def __init__(self, connection: Connection, seal: Seal, seconds: float | None = None) -> None:
         """`seconds` to wait for acknowledgements; None: the connection's timeout."""
         self._connection = connection
+        self._seal = seal
         self._seconds = seconds
+        self.ignored = 0
+        """Confirmations that no processor of this installation has sealed."""
+        self._said_at = -_SAID_AGAIN
         self._post = Post(connection)
         self._watchers: list[Callable[[str, int], None]] = []
         connection.join(self._attach)
@@ -45,28 +62,44 @@ class JetStreamAuditStream:
         await client.subscribe(f"{STORED}.*", cb=self._heard)
 
     async def _heard(self, message: Msg) -> None:
-        found = _stored(message)
+        found = self._confirmed(message) if self._watchers else None  # where nobody listens nothing is worth a look
         if found is not None:
             for told in self._watchers:
                 told(*found)
 
+    def _confirmed(self, message: Msg) -> tuple[str, int] | None:
+        """(chain, seq), if a processor has said so; what anybody else says is counted, and not believed."""
+        try:
+            chain, seq = name_of(message.subject.removeprefix(f"{STORED}.")), int(message.data)
+            if self._seal.confirms(message.headers, chain, seq):
+                return chain, seq
+        except (Invalid, ValueError):
+            pass
+        self.ignored += 1
+        now = time.monotonic()
+        if now - self._said_at >= _SAID_AGAIN:
+            self._said_at = now
+            place = self._connection.config.place
+            _log.warning("a confirmation is not believed", place=place, reason=NOT_OURS, so_far=self.ignored)
+        return None
+
     async def publish(self, parcels: Sequence[Parcel]) -> None:
         """See `AuditStream`."""
+        await self.send(await self.sealed(parcels))
+
+    async def sealed(self, parcels: Sequence[Parcel]) -> Letters:
+        """What `send` sends. Raises `Unavailable`: there is no connection; `Invalid`: one is too large."""
         limit = self._connection.client.max_payload
-        first: list[Letter] = []
-        then: list[Letter] = []
-        for parcel in parcels:
-            subject, name = audit_subject(parcel.tenant), parcel_name(parcel)
-            if len(parcel.body) + MESSAGE_OVERHEAD <= limit:
-                then.append(Letter(subject, parcel.body, "FULCRUM_AUDIT", name))
-            else:
-                pieces, letter = cut(subject, parcel.body, name, limit)
-                first += pieces
-                then.append(letter)
+        if sum(len(parcel.body) for parcel in parcels) < _MANY_BYTES:
+            return _sealed(parcels, self._seal, limit)
+        return await asyncio.to_thread(_sealed, parcels, self._seal, limit)
+
+    async def send(self, letters: Letters) -> None:
+        """The second half of `publish`."""
         try:
-            if first:
-                await self._post.send(first, self._seconds)
-            await self._post.send(then, self._seconds)
+            if letters.first:
+                await self._post.send(letters.first, self._seconds)
+            await self._post.send(letters.then, self._seconds)
         except Refused as exc:
             if exc.status == _NO_STREAM:
                 await self._make_anew()
@@ -80,7 +113,12 @@ class JetStreamAuditStream:
 
     async def stored(self) -> Mapping[str, int]:
         """See `AuditStream`."""
-        return await _all_stored(self._connection)
+        found: dict[str, int] = {}
+        for message in await _last_words(self._connection):
+            pair = self._confirmed(message)
+            if pair is not None:
+                found[pair[0]] = max(pair[1], found.get(pair[0], 0))
+        return found
 
     def watch(self, told: Callable[[str, int], None]) -> None:
         """See `AuditStream`."""
@@ -109,23 +147,30 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def _stored(message: Msg) -> tuple[str, int] | None:
-    try:
-        chain = name_of(message.subject.removeprefix(f"{STORED}."))
-        return chain, int(message.data)
-    except (Invalid, ValueError):
-        return None
+def _sealed(parcels: Sequence[Parcel], seal: Seal, limit: int) -> Letters:
+    first: list[Letter] = []
+    then: list[Letter] = []
+    for parcel in parcels:
+        subject, name = audit_subject(parcel.tenant), parcel_name(parcel)
+        if len(parcel.body) + MESSAGE_OVERHEAD <= limit:
+            sealed = seal.letter(subject, name, parcel.body)
+            then.append(Letter(subject, parcel.body, "FULCRUM_AUDIT", id_of(name, sealed), {SEAL: sealed}))
+        else:
+            pieces, letter = cut(subject, parcel.body, name, limit, seal)
+            first += pieces
+            then.append(letter)
+    return Letters(first, then)
 
 
-async def _all_stored(connection: Connection) -> dict[str, int]:
-    """The last word on every chain, by a consumer that lives for this question only."""
+async def _last_words(connection: Connection) -> list[Msg]:
+    """The last message about every chain, by a consumer that lives for this question only."""
     try:
         info = await connection.api("STREAM.INFO.FULCRUM_STORED")
     except Refused as exc:
         if exc.status == _NOT_FOUND:  # nothing was ever confirmed
-            return {}
+            return []
         raise
-    found: dict[str, int] = {}
+    found: list[Msg] = []
     left = int(info["state"].get("num_subjects", 0))
     if not left:
         return found
@@ -150,11 +195,8 @@ async def _all_stored(connection: Connection) -> dict[str, int]:
         left = int(made.get("num_pending", 0)) + int(made.get("delivered", {}).get("consumer_seq", 0))
         while left > 0:
             async with asyncio.timeout(connection.config.timeout):
-                message = await queue.get()
+                found.append(await queue.get())
             left -= 1
-            pair = _stored(message)
-            if pair is not None:
-                found[pair[0]] = max(pair[1], found.get(pair[0], 0))
     except TimeoutError:
         raise connection.unavailable("not all of FULCRUM_STORED was answered in time", doubtful=True) from None
     finally:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.ports import Delivery, Parcel, StreamLag
+from fulcrum_mcp.ports import Delivery, Parcel, Seen, StreamLag
 
 __all__ = ["MemoryAuditFeed", "MemoryAuditStream", "MemoryBroker", "MemoryConfigFeed", "MemoryStreamView"]
 
@@ -80,7 +80,9 @@ class MemoryAuditStream:
 
 
 class _Delivery:
-    """A `Delivery`."""
+    """A `Delivery`; nobody else can say anything here, so all of them are believed."""
+
+    fault: str | None = None
 
     def __init__(self, broker: MemoryBroker, message: _Message) -> None:
         self._broker = broker
@@ -150,11 +152,11 @@ class MemoryStreamView:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
 
-    async def parcels(self) -> AsyncIterator[tuple[str, bytes]]:
+    async def parcels(self) -> AsyncIterator[Seen]:
         """See `StreamView`."""
         self._broker.check()
         for message in [*self._broker.unacknowledged, *self._broker.ready]:
-            yield message.subject, message.body
+            yield Seen(message.subject, message.body, None)
 
     async def close(self) -> None:
         """See `StreamView`."""

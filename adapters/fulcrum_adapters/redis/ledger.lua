@@ -13,7 +13,7 @@ local function answer(said)
   return redis.sha1hex(ARGV[3] .. packed) .. packed
 end
 
-local bound, keep, at, writes, places, rates, operations = unpack(cmsgpack.unpack(ARGV[2]))
+local owner, bound, keep, at, writes, places, rates, operations = unpack(cmsgpack.unpack(ARGV[2]))
 
 local MAX, FOREVER = 4503599627370496, 9007199254740992
 local LASTING, DUE = 7776000000, 2592000000 -- ms: life of what has no end, unless it is prolonged; when that is due
@@ -22,10 +22,12 @@ local OPEN, COMMITTED, RELEASED, EXPIRED = 0, 1, 2, 3
 
 local function text(number) return string.format('%.0f', number) end
 
--- Books of another run of the server are not believed, nor such as have lapsed.
+-- Books of another installation are none of ours. Those of another run of the server are not believed, nor such as
+-- have lapsed.
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch = call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied')
-if epoch[1] ~= run or not epoch[2] or (bound ~= '' and bound ~= run) then return answer({0, run}) end
+local epoch = call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied', 'installation')
+if epoch[7] and epoch[7] ~= owner then return answer({2, run}) end
+if epoch[1] ~= run or not epoch[2] or not epoch[7] or (bound ~= '' and bound ~= run) then return answer({0, run}) end
 local base = ARGV[1] .. epoch[2] .. ':'
 local horizon, emptied = tonumber(epoch[3]), tonumber(epoch[6])
 local opens, lasting = base .. 'open', base .. 'lasting'

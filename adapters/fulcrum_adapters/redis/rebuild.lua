@@ -2,7 +2,8 @@
 -- believed from the last step on.
 --
 -- KEYS[1] the epoch; ARGV[1] the prefix of all keys; ARGV[2] the request (msgpack): {"state"}, {"stage", run,
--- generation, commands, life} or {"flip", run, generation, chunks, begins, life, emptied}; ARGV[3] its sum.
+-- generation, commands, life} or {"flip", run, generation, chunks, begins, life, emptied}, after the installation that
+-- asks; ARGV[3] its sum.
 local call = redis.call
 -- Both ways carry a sum: what was damaged on its way is refused here, and seen there.
 if redis.sha1hex(KEYS[1] .. ARGV[1] .. ARGV[2]) ~= ARGV[3] then return redis.error_reply('DAMAGED the request') end
@@ -11,9 +12,11 @@ local function answer(said)
   return redis.sha1hex(ARGV[3] .. packed) .. packed
 end
 
-local request = cmsgpack.unpack(ARGV[2])
+local owner, request = unpack(cmsgpack.unpack(ARGV[2]))
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local believed = call('HGET', KEYS[1], 'run') == run and 1 or 0
+local epoch = call('HMGET', KEYS[1], 'run', 'installation')
+if epoch[2] and epoch[2] ~= owner then return answer({run, 2}) end
+local believed = epoch[1] == run and epoch[2] and 1 or 0
 if request[1] == 'state' then return answer({run, believed}) end
 if request[2] ~= run or believed == 1 then return answer({run, 0}) end
 
@@ -33,7 +36,7 @@ end
 if call('GET', base .. 'staged') ~= string.format('%.0f', request[4]) then return answer({run, 0}) end
 local clock, begins = call('TIME'), request[5]
 call('DEL', KEYS[1], base .. 'staged')
-call('HSET', KEYS[1], 'run', run, 'generation', request[3], 'horizon', begins, 'now', begins, 'emptied', request[7],
-  'moved', string.format('%.0f', tonumber(clock[1]) * 1000000 + tonumber(clock[2])))
+call('HSET', KEYS[1], 'installation', owner, 'run', run, 'generation', request[3], 'horizon', begins, 'now', begins,
+  'emptied', request[7], 'moved', string.format('%.0f', tonumber(clock[1]) * 1000000 + tonumber(clock[2])))
 call('PEXPIRE', KEYS[1], request[6])
 return answer({run, 1})

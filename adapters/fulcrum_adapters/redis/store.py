@@ -17,13 +17,16 @@ __all__ = ["RedisStore"]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _SEAL = 40
+_BELIEVED, _FOREIGN = 1, 2
 
 
 class RedisStore:
-    """One installation's books, for any number of threads."""
+    """One installation's books, for any number of threads. Those of another one are neither used nor replaced."""
 
-    def __init__(self, config: RedisConfig) -> None:
+    def __init__(self, config: RedisConfig, installation: str = "") -> None:
+        """`installation`: its id, the same for all that share these books."""
         self.config = config
+        self._installation = installation
         self.server = RedisServer(config)
         self._ledger = Script("ledger.lua")
         self._rebuild = Script("rebuild.lua")
@@ -43,10 +46,14 @@ class RedisStore:
     def _run(
         self, operations: Sequence[Any], at: int, writes: int, places: Sequence[Any], rates: Sequence[Any]
     ) -> list[Any]:
-        request = _encode((self._bound, self.config.keep * 1_000, at, writes, places, rates, operations))
+        request = _encode(
+            (self._installation, self._bound, self.config.keep * 1_000, at, writes, places, rates, operations)
+        )
         answer = self._answer(self._ledger, request)
         if answer[0] == 0:
             raise Unavailable(f"redis: {REBUILDING.format(place=self.config.place)}")
+        if answer[0] == _FOREIGN:
+            raise Unavailable(self._others())
         outcomes: list[Any] = answer[2]
         if len(outcomes) != len(operations):
             raise self._garbled()
@@ -54,13 +61,32 @@ class RedisStore:
 
     def state(self) -> tuple[str, bool]:
         """The server's run id, and whether the books are of this run. Raises `Unavailable`."""
-        run, believed = self._answer(self._rebuild, _encode(("state",)))
+        run, believed = self._ask("state")
         self._bound = run
-        return run, bool(believed)
+        return run, believed
+
+    def foreign(self) -> str | None:
+        """Why these books are none of ours; None: they are, or there are none. Raises `Unavailable`."""
+        _, believed = self._answer(self._rebuild, _encode((self._installation, ("state",))))
+        return self._others() if believed == _FOREIGN else None
 
     def rebuild(self, *request: Any) -> bool:
         """One step of a rebuild; False where the run or the chunks are not as they were. Raises `Unavailable`."""
-        return bool(self._answer(self._rebuild, _encode(request))[1])
+        return self._ask(*request)[1]
+
+    def _ask(self, *request: Any) -> tuple[str, bool]:
+        run, believed = self._answer(self._rebuild, _encode((self._installation, request)))
+        if believed == _FOREIGN:
+            raise Unavailable(self._others())
+        return run, believed == _BELIEVED
+
+    def _others(self) -> str:
+        prefix = self.config.prefix
+        return (
+            f'redis: {self.config.place} holds the books of another installation under the prefix "{prefix}", and both '
+            "would forget each other's spending; set another redis.prefix here. If that installation is gone for good, "
+            f"remove what it left: redis-cli --scan --pattern '{prefix}*' | xargs redis-cli del"
+        )
 
     def evicts(self) -> str | None:
         """The name of a policy by which the server may throw away a part of the books; None where it keeps all."""

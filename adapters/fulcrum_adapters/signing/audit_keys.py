@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fulcrum_mcp.errors import Invalid, Unavailable
 
-__all__ = ["AuditKeys", "PublicKey"]
+__all__ = ["AuditKeys", "PublicKey", "kept_secret"]
 
 _MAC_BYTES = 32
 
@@ -101,15 +101,19 @@ class AuditKeys(PublicKey):
         if key is None:
             plain = re.fullmatch(r"[a-z0-9_-]{1,64}", tenant)
             name = tenant if plain else "x." + hashlib.sha256(tenant.encode()).hexdigest()[:32]
-            path = self._folder / f"mac-{name}.key"
-            key = _load_or_make(path, lambda: secrets.token_bytes(_MAC_BYTES))
-            if len(key) != _MAC_BYTES:
-                raise Invalid(f"{path} is not {_MAC_BYTES} bytes; restore it from a copy")
-            self._macs[tenant] = key
+            key = self._macs[tenant] = kept_secret(self._folder / f"mac-{name}.key")
         return key
 
     def __repr__(self) -> str:
         return f"AuditKeys({self.key_id})"
+
+
+def kept_secret(path: Path) -> bytes:
+    """32 bytes from a file, which is made if it is not there. Raises `Unavailable`, `Invalid`."""
+    key = _load_or_make(path, lambda: secrets.token_bytes(_MAC_BYTES))
+    if len(key) != _MAC_BYTES:
+        raise Invalid(f"{path} is not {_MAC_BYTES} bytes; restore it from a copy")
+    return key
 
 
 def _new_private_key() -> bytes:

@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from fulcrum_adapters.signing.audit_keys import AuditKeys, PublicKey
+from fulcrum_adapters.signing.audit_keys import AuditKeys, PublicKey, kept_secret
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["GivenKeys"]
+__all__ = ["GivenKeys", "nats_key"]
 
 _MAKE = "make one with `openssl genpkey -algorithm ed25519`"
 _INFO = b"fulcrum audit mac\0"
+_NATS = b"fulcrum nats\0"
 _LEAST = 32
 
 
@@ -31,11 +32,7 @@ class GivenKeys(PublicKey):
     def __init__(self, signing_pem: str | None, mac_master: str | None, folder: Path) -> None:
         self._folder = folder
         self._macs: dict[str, bytes] = {}
-        if mac_master is not None and len(mac_master.encode()) < _LEAST:
-            raise Invalid(
-                f"FULCRUM_AUDIT_MAC_KEY is shorter than {_LEAST} characters; make one with `openssl rand -hex 32`"
-            )
-        self._master = None if mac_master is None else mac_master.encode()
+        self._master = None if mac_master is None else _master(mac_master)
         self._private = None if signing_pem is None else _private(signing_pem)
         super().__init__(self._kept.public if self._private is None else self._private.public_key())
 
@@ -58,12 +55,32 @@ class GivenKeys(PublicKey):
             return self._kept.mac_key(tenant)
         key = self._macs.get(tenant)
         if key is None:
-            key = HKDF(SHA256(), 32, None, _INFO + tenant.encode("utf-8", "surrogatepass")).derive(self._master)
-            self._macs[tenant] = key
+            key = self._macs[tenant] = _derived(self._master, _INFO + tenant.encode("utf-8", "surrogatepass"))
         return key
 
     def __repr__(self) -> str:
         return f"GivenKeys({self.key_id})"
+
+
+def nats_key(mac_master: str | None, folder: Path) -> bytes:
+    """What Fulcrum says over NATS is sealed with it; 32 bytes, of FULCRUM_AUDIT_MAC_KEY, else a file of the folder.
+
+    Raises `Invalid`, `Unavailable`.
+    """
+    return kept_secret(folder / "nats.key") if mac_master is None else _derived(_master(mac_master), _NATS)
+
+
+def _master(text: str) -> bytes:
+    raw = text.encode()
+    if len(raw) < _LEAST:
+        raise Invalid(
+            f"FULCRUM_AUDIT_MAC_KEY is shorter than {_LEAST} characters; make one with `openssl rand -hex 32`"
+        )
+    return raw
+
+
+def _derived(master: bytes, info: bytes) -> bytes:
+    return HKDF(SHA256(), 32, None, info).derive(master)
 
 
 def _private(pem: str) -> Ed25519PrivateKey:

@@ -58,6 +58,17 @@ async def test_nothing_is_reserved_before_the_writer_is_known(rig: Rig) -> None:
     assert isinstance(rig.fence.apply([reserve("a")])[0], Reserved)
 
 
+async def test_why_nothing_is_reserved_is_said_where_it_is_known(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def epoch() -> tuple[str, bool]:
+        raise Unavailable("these are the books of others")
+
+    monkeypatch.setattr(rig.ledger, "epoch", epoch)
+    rig.keeper.start()
+    await until(lambda: rig.fence.waiting is not None, "the fence knows why")
+    with pytest.raises(Unavailable, match="books of others"):
+        rig.fence.apply([reserve("a")])
+
+
 async def test_an_empty_installation_begins_with_empty_books(rig: Rig) -> None:
     assert await rig.keeper.turn() is None
     assert isinstance(rig.fence.apply([reserve("a")])[0], Reserved)

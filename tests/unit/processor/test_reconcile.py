@@ -10,7 +10,7 @@ from processor_doubles import SmallArchive, parcels_of, tenant_of
 from fulcrum_adapters.memory.audit import MemoryAuditLog
 from fulcrum_adapters.signing import AuditKeys
 from fulcrum_mcp.core.frames import RECORD, frame
-from fulcrum_mcp.ports import ArchivedRecord, SpoolChunk, SpoolPosition
+from fulcrum_mcp.ports import ArchivedRecord, Seen, SpoolChunk, SpoolPosition
 from fulcrum_mcp.processor.archived import archived
 from fulcrum_mcp.processor.parcels import unpack
 from fulcrum_mcp.processor.reconcile import Difference, Reconciliation, read_spools, repair
@@ -59,7 +59,8 @@ class Place:
         found = Reconciliation()
         read_spools(self.log, found)
         for row in self.stream:
-            found.take_parcel(f"audit/{row.tenant}", tenant_of(f"audit/{row.tenant}"), frame(RECORD, row.line))
+            seen = Seen(f"audit/{row.tenant}", frame(RECORD, row.line), None)
+            found.take_parcel(seen, tenant_of(seen.subject))
         found.take_state(self.archive.load())
         found.take_store(self.archive.lines(None))
         return found
@@ -159,11 +160,14 @@ def test_records_that_an_export_leaves_out_are_asked_for_by_their_links() -> Non
 def test_a_broken_chain_and_a_damaged_parcel_are_told() -> None:
     place = Place(ALL, [], ALL)
     found = Reconciliation()
-    found.take_parcel("audit/default", "default", b"noise")
+    found.take_parcel(Seen("audit/default", b"noise", None), "default")
+    found.take_parcel(Seen("audit/default", frame(RECORD, ROWS[0].line), "not ours"), "default")
     state = place.archive.load()
     state.broken["w.x"] = "forked"
     found.take_state(state)
-    assert [(each.chain, each.what) for each in found.differences()] == [("", "unreadable"), ("w.x", "broken")]
+    told = [(each.chain, each.what) for each in found.differences()]
+    assert told == [("", "unreadable"), ("", "unreadable"), ("w.x", "broken")]
+    assert found.stream.counts == {}
 
 
 def test_a_repair_stores_what_is_missing_byte_for_byte_with_its_inputs() -> None:

@@ -278,3 +278,27 @@ async def test_a_parcel_that_breaks_its_reader_is_a_dead_letter_whole(monkeypatc
         await running.drained()
     assert len(running.archive.rows) == 4
     assert [letter.body for letter in running.archive.letters] == [odd[0].body]
+
+
+async def test_what_nobody_of_ours_has_sent_is_kept_whole_and_none_of_it_is_stored() -> None:
+    feed = Feed()
+    (good,) = parcels_of("w", [calls(2)])
+    (chain_of_its_own,) = parcels_of("forged", [calls(3)])
+    feed.publish([good])
+    feed.forged[feed.put("audit/default", chain_of_its_own.body)] = "not ours"
+    async with Running(feed) as running:
+        await running.drained()
+    assert {chain for chain, _ in running.archive.rows} == {"w.default"}
+    assert running.archive.letters == [DeadLetter("audit/default", "not ours", chain_of_its_own.body)]
+    assert running.storer.letters == 1
+
+
+async def test_a_flood_of_dead_letters_is_kept_and_does_not_flood_the_log() -> None:
+    feed = Feed()
+    for number in range(300):
+        feed.forged[feed.put("audit/default", b"%d" % number)] = "not ours"
+    with capture_logs() as logs:
+        async with Running(feed, config=StorerConfig(deliveries=7, wait=0.01)) as running:
+            await running.drained()
+    assert running.storer.letters == len(running.archive.letters) == 300
+    assert [entry["event"] for entry in logs] == ["audit.dead_letter"] * 10 + ["audit.dead_letters"]

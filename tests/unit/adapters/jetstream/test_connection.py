@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from servers.nats import NatsServer
 from servers.process import free_port
-from stream_rigs import eventually, fetched, nats_config, parcel
+from stream_rigs import SEAL, eventually, fetched, nats_config, parcel
 
 from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamAuditStream, JetStreamConfig
 from fulcrum_adapters.jetstream.credentials import Credentials
@@ -132,7 +132,7 @@ async def test_subscriptions_are_made_anew_at_every_connection(own_nats: NatsSer
 async def test_who_joins_late_is_served_as_well(own_nats: NatsServer) -> None:
     async with connecting(nats_config(own_nats.url)) as connection:
         await connection.ready()
-        feed, stream = JetStreamAuditFeed(connection), JetStreamAuditStream(connection)
+        feed, stream = JetStreamAuditFeed(connection, SEAL), JetStreamAuditStream(connection, SEAL)
         with pytest.raises(Unavailable, match="not ready"):
             await stream.publish([parcel(1)])
         await feed.prepare()

@@ -9,7 +9,7 @@ import pytest
 from audit_trails import DECIDED, calls, decided, finished, new_id
 from servers.nats import NatsServer
 from stream_logs import StreamedRecords, corrected, stream_log
-from stream_rigs import nats_config
+from stream_rigs import SEAL, nats_config
 
 from fulcrum_adapters.jetstream import JetStreamLog
 from fulcrum_mcp.core.audit import GENESIS, RecordDraft
@@ -135,7 +135,7 @@ def test_a_stream_that_was_removed_refuses_and_is_made_anew(
 
 def test_nothing_is_sent_while_it_is_barred_not_even_what_was_in_doubt(own_nats: NatsServer) -> None:
     why: list[str] = []
-    log = JetStreamLog(nats_config(own_nats.url), corrected, barred=lambda: why[-1] if why else None).ready()
+    log = JetStreamLog(nats_config(own_nats.url), SEAL, corrected, barred=lambda: why[-1] if why else None).ready()
     source = StreamedRecords(own_nats.url, log.writer)
     try:
         log.append(calls(1))

@@ -4,9 +4,9 @@ import json
 from collections.abc import AsyncIterator
 
 import pytest
-from stream_rigs import Rig, fetched, jetstream_rig, nats_config, parcel
+from stream_rigs import SEAL, Rig, fetched, jetstream_rig, nats_config, parcel
 
-from fulcrum_adapters.jetstream import Connection
+from fulcrum_adapters.jetstream import Connection, Seal
 from fulcrum_adapters.jetstream.acks import Letter, Post
 from fulcrum_adapters.jetstream.pieces import HEADER, cut
 from fulcrum_mcp.errors import Invalid
@@ -43,16 +43,21 @@ async def kept(connection: Connection) -> int:
 @pytest.mark.parametrize("max_payload", [65_536, 1 << 20])
 def test_the_pieces_are_the_body_and_each_fits(max_payload: int) -> None:
     body = bytes(range(256)) * 20_000
-    pieces, letter = cut("fulcrum.audit.acme", body, "w1:1-2", max_payload)
+    pieces, letter = cut("fulcrum.audit.acme", body, "w1:1-2", max_payload, SEAL)
     assert b"".join(piece.body for piece in pieces) == body
     assert max(len(piece.body) for piece in pieces) < max_payload
     assert len({piece.subject for piece in pieces}) == len(pieces)
     assert json.loads(letter.body)["size"] == len(body)
+    again, same = cut("fulcrum.audit.acme", body, "w1:1-2", max_payload, SEAL)
+    assert (again, same) == (pieces, letter)
+    others, _ = cut("fulcrum.audit.acme", body, "w1:1-2", max_payload, Seal(bytes(32)))
+    elsewhere, _ = cut("fulcrum.audit.acme", body, "w1:1-2", max_payload - 1, SEAL)
+    assert not {piece.subject for piece in pieces} & {piece.subject for piece in [*others, *elsewhere]}
 
 
 def test_what_is_too_large_even_in_pieces_is_refused_clearly() -> None:
     with pytest.raises(Invalid, match="max_payload"):
-        cut("s", b"x" * 10_000, "n", 4_200)
+        cut("s", b"x" * 10_000, "n", 4_200, SEAL)
 
 
 @pytest.mark.service

@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fulcrum_adapters.signing import AuditKeys, GivenKeys, PublicKey
+from fulcrum_adapters.signing import AuditKeys, GivenKeys, PublicKey, nats_key
 from fulcrum_mcp.errors import Invalid
 
 MASTER = "0123456789abcdef0123456789abcdef"
@@ -83,3 +83,24 @@ def test_a_short_master_is_refused_and_never_quoted(tmp_path: Path) -> None:
         GivenKeys(pem(), "short-secret", tmp_path)
     assert "short-secret" not in str(caught.value)
     assert MASTER not in repr(GivenKeys(pem(), MASTER, tmp_path))
+
+
+def test_the_key_for_nats_is_another_than_any_tenant_s(tmp_path: Path) -> None:
+    found = nats_key(MASTER, tmp_path / "a")
+    assert found == nats_key(MASTER, tmp_path / "b") != nats_key(MASTER[::-1], tmp_path)
+    extracted = hmac.digest(b"\0" * 32, MASTER.encode(), hashlib.sha256)
+    assert found == hmac.digest(extracted, b"fulcrum nats\0\x01", hashlib.sha256)
+    assert found not in [GivenKeys(pem(), MASTER, tmp_path).mac_key(tenant) for tenant in ("", "nats", "default")]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_for_nats_is_made_in_the_folder_where_no_master_is_given(tmp_path: Path) -> None:
+    found = nats_key(None, tmp_path / "keys")
+    assert (len(found), nats_key(None, tmp_path / "keys")) == (32, found)
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["nats.key"]
+    assert (tmp_path / "keys" / "nats.key").stat().st_mode & 0o077 == 0
+    (tmp_path / "keys" / "nats.key").write_bytes(b"short")
+    with pytest.raises(Invalid, match=r"nats\.key is not 32 bytes"):
+        nats_key(None, tmp_path / "keys")
+    with pytest.raises(Invalid, match="FULCRUM_AUDIT_MAC_KEY"):
+        nats_key("short-secret", tmp_path)
