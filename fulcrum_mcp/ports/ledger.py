@@ -68,11 +68,14 @@ class SharedLedger(BudgetLedger, Protocol):
     """
 
     def epoch(self) -> tuple[str, bool]:
-        """The server's run id, and whether the books are of this run. Raises `Unavailable`."""
+        """The name of the books, another one after each loss and the same for all who ask; and whether they are made.
+
+        Raises `Unavailable`.
+        """
         ...
 
     def rebuild(self, epoch: str, book: Book, past: Past, at: int, *, beginning: bool = False) -> bool:
-        """Take over what the store knows; False if the server is in another run, or has been rebuilt already.
+        """Take over what the store knows; False if the books were lost again, or have been made already.
 
         Rates start as if just emptied, unless it is the `beginning` and nothing was lost. Raises `Unavailable`.
         """

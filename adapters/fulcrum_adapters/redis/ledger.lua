@@ -23,11 +23,13 @@ local OPEN, COMMITTED, RELEASED, EXPIRED = 0, 1, 2, 3
 local function text(number) return string.format('%.0f', number) end
 
 -- Books of another installation are none of ours. Those of another run of the server are not believed, nor such as
--- have lapsed.
+-- have lapsed, nor by whoever was told of those before them.
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch = call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied', 'installation')
+local epoch =
+  call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied', 'installation', 'loss')
 if epoch[7] and epoch[7] ~= owner then return answer({2, run}) end
-if epoch[1] ~= run or not epoch[2] or not epoch[7] or (bound ~= '' and bound ~= run) then return answer({0, run}) end
+if epoch[1] ~= run or not epoch[2] or not epoch[7] or not epoch[8] then return answer({0, run}) end
+if bound ~= '' and bound ~= run .. '.' .. epoch[8] then return answer({0, run}) end
 local base = ARGV[1] .. epoch[2] .. ':'
 local horizon, emptied = tonumber(epoch[3]), tonumber(epoch[6])
 local opens, lasting = base .. 'open', base .. 'lasting'

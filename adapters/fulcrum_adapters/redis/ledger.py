@@ -34,7 +34,7 @@ class RedisLedger:
     """`SharedLedger` on a `RedisStore`; called on threads.
 
     Whatever it cannot do for certain it refuses, also reading: an empty book would say that nothing was spent. It is
-    bound to the run that `epoch` told last; with another one it refuses until `epoch` is asked again.
+    bound to the books that `epoch` told last; with others it refuses until `epoch` is asked again.
     """
 
     quick = False
@@ -106,7 +106,7 @@ class RedisLedger:
         return sorted((call, int(leg)) for leg, _, call in pairs)
 
     def epoch(self) -> tuple[str, bool]:
-        """The server's run id, and whether the books are of this run."""
+        """The name of the books, and whether they are made."""
         policy = self._store.evicts()
         if policy is not None:
             raise Unavailable(

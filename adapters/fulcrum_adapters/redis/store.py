@@ -1,6 +1,7 @@
 """The books on the server, as ledger and history both use them."""
 
 import hashlib
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,7 +32,7 @@ class RedisStore:
         self._ledger = Script("ledger.lua")
         self._rebuild = Script("rebuild.lua")
         self._bound = ""
-        """The run that `state` told last: books of another one are not for us until it is asked again."""
+        """The name that `state` told last: books of another one are not for us until it is asked again."""
 
     def read(self, operations: Sequence[Any], places: Sequence[Any] = (), rates: Sequence[Any] = ()) -> list[Any]:
         """The outcomes of operations that change nothing. Raises `Unavailable`."""
@@ -60,10 +61,9 @@ class RedisStore:
         return outcomes
 
     def state(self) -> tuple[str, bool]:
-        """The server's run id, and whether the books are of this run. Raises `Unavailable`."""
-        run, believed = self._ask("state")
-        self._bound = run
-        return run, believed
+        """The name of these books, or of those that are to be made; and whether they are made. Raises `Unavailable`."""
+        self._bound, believed = self._ask("state", secrets.token_hex(8), str(self.config.keep * 1_000))
+        return self._bound, believed
 
     def foreign(self) -> str | None:
         """Why these books are none of ours; None: they are, or there are none. Raises `Unavailable`."""

@@ -11,6 +11,7 @@ from fulcrum_mcp.core.account import Book, Hold
 from fulcrum_mcp.core.books import Books, Past, Place, Spent, Unsettled, book_of
 from fulcrum_mcp.core.budget import Amounts, Budget, Rate, Refused, Reserved, Scope, Settled
 from fulcrum_mcp.core.window import window_at
+from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import HistoryView
 
 pytestmark = [pytest.mark.service, pytest.mark.parts]
@@ -102,9 +103,43 @@ def test_rates_are_full_where_nothing_can_have_been_lost_and_empty_where_it_may(
     assert ledger.rebuild(run, Book(), Past(), NOON, beginning=True)
     assert isinstance(apply(ledger, reserve("a", slow)), Reserved)
     store.server.command("FLUSHALL")
-    assert not ledger.epoch()[1]
+    run, believed = ledger.epoch()
+    assert not believed
     assert ledger.rebuild(run, Book(), Past(), NOON)
     assert isinstance(apply(ledger, reserve("b", slow)), Refused)
+
+
+@pytest.mark.parametrize("loss", [("FLUSHALL",), ("DEL", "fulcrum:epoch")])
+def test_each_loss_in_one_run_of_the_server_is_an_epoch_of_its_own(store: RedisStore, loss: tuple[str, ...]) -> None:
+    """Else nobody would say anew how far it had written, and the books could be made from a store that lags."""
+    ledger = RedisLedger(store)
+    first, _ = ledger.epoch()
+    assert ledger.epoch() == (first, False), "it keeps its name until the books are made"
+    assert ledger.rebuild(first, Book(), Past(), NOON)
+    assert ledger.epoch() == (first, True)
+    store.server.command(*loss)
+    second, believed = ledger.epoch()
+    assert (second != first, believed) == (True, False)
+    assert not ledger.rebuild(first, Book(), Past(), NOON)
+    other = RedisStore(store.config)
+    assert RedisLedger(other).epoch() == (second, False), "all are told the same name"
+    assert ledger.rebuild(second, Book(), Past(), NOON)
+    other.close()
+
+
+def test_what_was_sent_to_lost_books_does_not_reach_those_that_replace_them(store: RedisStore) -> None:
+    """It may arrive late, and the release that was sent after it was lost with the books."""
+    rebuilt(store, Book())
+    late = RedisStore(store.config)
+    RedisLedger(late).epoch()
+    store.server.command("FLUSHALL")
+    ledger = rebuilt(store, Book())
+    with pytest.raises(Unavailable, match="being rebuilt"):
+        RedisLedger(late).apply([reserve("a", CALLS)])
+    assert ledger.open("w1") == []
+    assert RedisLedger(late).epoch()[1]
+    assert isinstance(apply(RedisLedger(late), reserve("a", CALLS)), Reserved)
+    late.close()
 
 
 def test_old_books_are_not_mixed_with_new_ones(store: RedisStore) -> None:
