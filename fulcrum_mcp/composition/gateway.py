@@ -15,6 +15,7 @@ from fulcrum_adapters.upstream.config import HttpUpstreamConfig
 from fulcrum_adapters.upstream.http import HttpUpstream
 from fulcrum_adapters.upstream.stdio import StdioConfig, StdioUpstream
 from fulcrum_mcp.composition.embedded import open_embedded
+from fulcrum_mcp.composition.ending import Ending, all_of
 from fulcrum_mcp.composition.folder import open_folder, write_once
 from fulcrum_mcp.composition.following import Follower
 from fulcrum_mcp.composition.snapshots import OBSERVE, Snapshots
@@ -84,17 +85,22 @@ class DataPlane:
                     known = isinstance(fault, FulcrumError | OSError)
                     _log.warning("what was left open not settled", reason=str(fault), exc_info=not known)
 
-    async def close(self) -> None:
-        """Stop following, end the upstreams, commit what is queued."""
+    async def close(self, ending: Ending | None = None) -> None:
+        """Stop following, end the upstreams, commit what is queued; raises what fails, unless an `ending` is given."""
+        stages = ending or Ending()
+        await stages.stage("following", self._follow_no_more)
+        await stages.stage("upstreams", lambda: all_of(upstream.close() for upstream in self.upstreams))
+        await stages.stage("journal", self.journal.close)
+        await stages.stage("stores", lambda: asyncio.to_thread(self.stores.close))
+        if ending is None:
+            stages.finish()
+
+    async def _follow_no_more(self) -> None:
         await self.follower.close()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        for upstream in self.upstreams:
-            await upstream.close()
-        await self.journal.close()
-        self.stores.close()
 
 
 def build_upstream(server: ServerSettings, settings: Settings) -> Upstream:

@@ -28,6 +28,7 @@ from fulcrum_mcp.composition.audit_face import StoredTrail
 from fulcrum_mcp.composition.backing import Backing, Companion, embedded_backing
 from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control
+from fulcrum_mcp.composition.ending import Ending, all_of
 from fulcrum_mcp.composition.faces import served
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
@@ -104,6 +105,7 @@ class Server:
         if worker is None:
             loop.add_signal_handler(signal.SIGINT, _stop, server)
         grpc: Any = None
+        ending = Ending()
         told: asyncio.Task[None] | None = None
         try:
             if worker is not None:
@@ -126,16 +128,21 @@ class Server:
             elif ready is not None:
                 ready(self)
             calm_collector(20_000)
-            await server.main_loop()
-            await server.shutdown(sockets=sockets)
+            await self._serve(server, sockets, ending)
         finally:
             if grpc is not None:
-                await grpc.close()
+                await ending.stage("gRPC", grpc.close)
             if told is not None:
                 told.cancel()
-            await self.close()
+            await self.close(ending)
             if worker is not None:
                 await worker.leave()
+
+    async def _serve(self, server: uvicorn.Server, sockets: list[socket.socket], ending: Ending) -> None:
+        await server.main_loop()
+        if self.worker is not None:
+            self.worker.end_at_last()
+        await ending.stage("requests", lambda: server.shutdown(sockets=sockets))
 
     async def _when_all_serve(self, worker: Worker, ready: Callable[["Server"], None] | None) -> None:
         await worker.greeting()
@@ -208,15 +215,15 @@ class Server:
             *self.backing.metrics(),
         ]
 
-    async def close(self) -> None:
-        """End everything in order, whatever of it fails: what was answered is settled, recorded and stored."""
-        async with contextlib.AsyncExitStack() as last_first:
-            last_first.callback(self.backing.close)
-            last_first.callback(self.control.close)
-            for companion in self.companions:
-                last_first.push_async_callback(companion.close)
-            last_first.push_async_callback(self.plane.close)
-            last_first.push_async_callback(self.telemetry.close)
+    async def close(self, ending: Ending | None = None) -> None:
+        """End everything in order, whatever of it fails or hangs: what was answered is settled, recorded and stored."""
+        ending = ending or Ending()
+        await ending.stage("telemetry", self.telemetry.close)
+        await self.plane.close(ending)
+        await ending.stage("companions", lambda: all_of(each.close() for each in reversed(self.companions)))
+        await ending.stage("control", lambda: asyncio.to_thread(self.control.close))
+        await ending.stage("backing", lambda: asyncio.to_thread(self.backing.close))
+        ending.finish()
 
 
 def _allow_descriptors() -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from fulcrum_mcp.composition.ending import GRACE
 from fulcrum_mcp.composition.folder import open_folder
 from fulcrum_mcp.composition.incarnation import Given, Incarnation
 from fulcrum_mcp.composition.listen import listen
@@ -33,8 +34,6 @@ _SETTLED: Final = 10.0
 """Seconds of life after which a death is no sign that the next one will come as soon."""
 _FIRST_PAUSE: Final = 0.2
 _LAST_PAUSE: Final = 5.0
-_GRACE: Final = 30.0
-"""Seconds for workers to settle and record; then they are killed, and replay does the rest."""
 _SILENT: Final = 3
 """How many times the watchdog's time a worker may be silent without working, before it is ended from outside."""
 _SAID_WHY: Final = (2, 3)
@@ -98,7 +97,7 @@ class _Supervisor:
             if self._meeting is not None:
                 self._meeting.close_sockets()
             self._opened.set()
-            asyncio.get_running_loop().call_later(_GRACE, self._kill)
+            asyncio.get_running_loop().call_later(GRACE, self._kill)
         for worker in self._living.values():
             worker.signal(signal.SIGTERM)
 

@@ -13,11 +13,14 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from fulcrum_mcp.composition.ending import LAST
 from fulcrum_mcp.composition.watchdog import BEAT, Watchdog
 from fulcrum_mcp.errors import Invalid
 from fulcrum_mcp.gateway.seat import Seat
@@ -26,8 +29,6 @@ __all__ = ["VARIABLE", "Worker", "inherited", "passed"]
 
 VARIABLE: Final = "FULCRUM_WORKER"
 _PR_SET_PDEATHSIG: Final = 1
-_LEFT: Final = 20.0
-"""Seconds to end without a supervisor; then it ends as it is, and replay does the rest."""
 
 
 def passed(
@@ -65,6 +66,7 @@ class Worker:
     _trace: int = field(repr=False, kw_only=True)
     _writer: asyncio.StreamWriter | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _ends: bool = False
     _greet: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -101,7 +103,13 @@ class Worker:
                 if told.get("greet"):
                     self._greet.set()
         stop()
-        asyncio.get_running_loop().call_later(_LEFT, os._exit, 1)
+        self.end_at_last()
+
+    def end_at_last(self) -> None:
+        """From now on it has so much time to end; then it ends as it is, and replay does the rest. Idempotent."""
+        if not self._ends:
+            self._ends = True
+            threading.Thread(target=_end_at_last, name="fulcrum-end", daemon=True).start()
 
     def _say(self, line: bytes) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -151,6 +159,11 @@ def inherited(environ: MutableMapping[str, str]) -> Worker | None:
     )  # Ctrl-C reaches everybody in the terminal; the supervisor passes it on
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     return worker
+
+
+def _end_at_last() -> None:
+    time.sleep(LAST)
+    os._exit(1)
 
 
 def _socket(descriptor: int) -> socket.socket:

@@ -344,14 +344,15 @@ class Courier:
         return parcels
 
     async def close(self, patience: float = 5.0) -> bool:
-        """Send what is still in the spools and wait for its confirmation, for at most `patience` seconds; then stop.
+        """Send what is still in the spools and wait for its confirmation; stop after `patience` seconds at the latest.
 
         True when this process carried and everything is confirmed. Idempotent.
         """
         self._closing = True
+        deadline = asyncio.get_running_loop().time() + patience
         task, self._task = self._task, None
         if task is not None:
-            done, _ = await asyncio.wait([task], timeout=max(patience, self._config.standby))
+            done, _ = await asyncio.wait([task], timeout=patience)
             if not done:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -359,7 +360,7 @@ class Courier:
         whole = False
         if self.leading:
             with contextlib.suppress(TimeoutError, FulcrumError):
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout_at(deadline):
                     while await self._turn() or self.lag().records:  # noqa: ASYNC110 - the turn is the work
                         await asyncio.sleep(self._config.linger)
                     whole = True

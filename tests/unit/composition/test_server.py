@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fulcrum_mcp.composition.ending import Ending
 from fulcrum_mcp.composition.server import open_server
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.settings import Settings
@@ -41,15 +42,15 @@ async def test_a_part_that_fails_at_the_end_keeps_no_other_from_ending(
         companion.start()
     close = server.plane.close
 
-    async def closed() -> None:
+    async def closed(ending: Ending) -> None:
         ended.append("plane")
-        await close()
+        await close(ending)
 
     async def broken() -> None:
         ended.append("telemetry")
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(type(server.plane), "close", lambda _: closed())
+    monkeypatch.setattr(type(server.plane), "close", lambda _, ending: closed(ending))
     monkeypatch.setattr(server.telemetry, "close", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         await server.close()
