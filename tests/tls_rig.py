@@ -15,7 +15,7 @@ from servers.process import HOST
 from servers.tls import TlsFront, TlsNats
 from servers.valkey import ValkeyServer
 
-__all__ = ["TlsInstallation", "exported", "open_tls_installation"]
+__all__ = ["TlsInstallation", "exported", "nats_settings", "open_tls_installation"]
 
 GUIDE = Path(__file__).parents[1] / "docs" / "DEPLOYMENT_GUIDE.md"
 PASSWORD = "hunter2hunter2"
@@ -30,6 +30,12 @@ def exported() -> dict[str, str]:
     """The variables that the guide exports."""
     (block,) = re.findall(r"```sh\n(.*?)```", section(), re.DOTALL)
     return {name: value.strip("'") for name, value in re.findall(r"(FULCRUM_\w+)=('[^']*'|\S+)", block)}
+
+
+def nats_settings() -> str:
+    """What the guide writes into the server's configuration."""
+    (block,) = re.findall(r"```\n(tls .*?)```", section(), re.DOTALL)
+    return str(block)
 
 
 class TlsInstallation(Installation):

@@ -109,7 +109,7 @@ def tls_fault(exc: BaseException, part: str) -> str | None:
         if isinstance(error, ssl.SSLCertVerificationError) or untrusted:
             said = getattr(error, "verify_message", None) or (untrusted[1] if untrusted else "")
             return f"its certificate is not accepted ({said.rstrip('.')}); {_remedy(said, part)}"
-        if isinstance(error, ssl.SSLError) and error.reason is not None:
+        if isinstance(error, ssl.SSLError) and error.reason:  # it has none where we made it
             return _of_handshake(error.reason, part)
         if _SILENT in str(error):
             return f"it did not answer the TLS handshake in time; look whether it speaks TLS at the port in {part}.url"

@@ -22,7 +22,7 @@ from servers.certificates import Pair
 from servers.nats import NatsServer
 from servers.process import HOST, free_port
 
-__all__ = ["TlsFront", "TlsNats"]
+__all__ = ["SecureNats", "TlsFront", "TlsNats"]
 
 Manner = Literal["at once", "postgres"]
 _SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
@@ -67,6 +67,12 @@ class TlsFront:
         """As an old server does."""
         self._newest = version
         self._wait(self._cut())
+
+    def ask(self, client: socket.socket) -> None:
+        """What a client says before TLS."""
+        if self._manner == "postgres":
+            client.sendall(_SSL_REQUEST)
+            assert client.recv(1) == b"S"
 
     def start(self) -> Self:
         self._thread.start()
@@ -186,7 +192,19 @@ async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> 
     raise ConnectionResetError  # the other way ends too
 
 
-class TlsNats(NatsServer):
+class SecureNats(NatsServer):
+    """Settings with a `tls` block."""
+
+    def answers(self, seconds: float = 1.0) -> bool:
+        """It says who it is before TLS."""
+        try:
+            with socket.create_connection((HOST, self.port), timeout=seconds) as connection:
+                return b'"jetstream":true' in connection.recv(4096)
+        except OSError:
+            return False
+
+
+class TlsNats(SecureNats):
     """NATS that takes nobody without TLS."""
 
     def __init__(self, folder: Path, pair: Pair, *, token: str | None = None, demand: Path | None = None) -> None:
@@ -224,11 +242,3 @@ class TlsNats(NatsServer):
         cert, key = self._pair
         self._settings = f'tls {{ cert_file: "{cert}", key_file: "{key}", {verify} }}'
         return super().command()
-
-    def answers(self, seconds: float = 1.0) -> bool:
-        """It says who it is before TLS."""
-        try:
-            with socket.create_connection((HOST, self.port), timeout=seconds) as connection:
-                return b'"jetstream":true' in connection.recv(4096)
-        except OSError:
-            return False

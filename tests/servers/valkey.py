@@ -109,13 +109,13 @@ class Sentinel(_Resp):
         service: str = "fulcrum",
         port: int | None = None,
         down_ms: int = 500,
-        seen_at: int | None = None,
+        seen_as: tuple[str, int] | None = None,
     ) -> None:
-        """`seen_at`: the primary's port, where something stands before it."""
+        """`seen_as`: host (or name) and port of the primary, where something stands before it."""
         super().__init__(folder, port=port)
         self.service = service
         self._primary = primary
-        self._seen_at = seen_at or primary.port
+        self._seen_as = seen_as or (HOST, primary.port)
         self._down_ms = down_ms
 
     @property
@@ -124,11 +124,13 @@ class Sentinel(_Resp):
 
     def command(self) -> Sequence[str]:
         written = self.folder / "sentinel.conf"  # it writes what it learns into this file
+        host, port = self._seen_as
         lines = [
+            *(() if host == HOST else ("sentinel resolve-hostnames yes", "sentinel announce-hostnames yes")),
             f"port {self.port}",
             f"bind {HOST}",
             f"dir {self.data}",
-            f"sentinel monitor {self.service} {HOST} {self._seen_at} 1",
+            f"sentinel monitor {self.service} {host} {port} 1",
             f"sentinel down-after-milliseconds {self.service} {self._down_ms}",
             f"sentinel failover-timeout {self.service} 2000",
         ]

@@ -29,7 +29,8 @@ async def told(folder: Path, variables: Mapping[str, str]) -> AsyncIterator[Up]:
         config = folder / "fulcrum.toml"
         await asyncio.to_thread(config.write_text, f'[[server]]\nname = "marks"\nurl = "{url}"\n')
         up = Up(folder / "data", config, folder / "log")
-        up.environ = {**os.environ, **variables}
+        up.environ = {name: value for name, value in os.environ.items() if not name.endswith("_CA_BUNDLE")}
+        up.environ |= variables
         try:
             await up.start()
             yield up

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,8 +16,9 @@ from servers.certificates import DAY, Authority, Pair, self_signed
 from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from servers.process import HOST
-from servers.tls import TlsFront, TlsNats
+from servers.tls import SecureNats, TlsFront, TlsNats
 from servers.valkey import Sentinel, ValkeyServer
+from tls_rig import nats_settings
 
 from fulcrum_adapters.jetstream import Connection, JetStreamConfig
 from fulcrum_adapters.postgres.config import PostgresConfig
@@ -160,6 +162,49 @@ def test_a_client_certificate_is_shown_where_one_is_demanded(part: Part, world: 
         part.server.demand(None)
 
 
+def test_a_key_that_others_may_read_is_refused_by_postgress_library(
+    postgres_server: PostgresServer, world: World, tmp_path: Path
+) -> None:
+    key = tmp_path / "open.key"
+    key.write_bytes(world.client.key.read_bytes())
+    key.chmod(0o644)
+    with TlsFront(postgres_server.port, world.good, manner="postgres") as front:
+        front.demand(world.authority.ca)
+        url = f"postgresql://postgres@{HOST}:{front.port}/postgres"
+        with pytest.raises(Unavailable, match=r"private key file .* has group or world access.*; look at postgres\.ca"):
+            ask_postgres(url, ca=world.authority.ca, cert=world.client.cert, key=key)
+
+
+def test_a_renewed_certificate_ends_no_connection_of_nats(world: World, tmp_path: Path) -> None:
+    ca = world.authority.ca
+
+    async def hold(nats: TlsNats) -> None:
+        connection = Connection(JetStreamConfig(nats.url, ca=ca))
+        connection.start()
+        try:
+            before = await connection.ready()
+            await asyncio.to_thread(nats.reload, world.authority.issue("renewed"))
+            await before.flush()
+            assert connection.client is before
+        finally:
+            await connection.close()
+
+    with TlsNats(tmp_path, world.good) as nats:
+        asyncio.run(hold(nats))
+        ask_nats(nats.url, ca=ca)
+
+
+def test_nats_speaks_tls_as_the_guide_says(world: World, tmp_path: Path) -> None:
+    block = nats_settings().replace("/etc/nats/ca.pem", str(world.authority.ca))
+    block = block.replace("/etc/nats/nats.pem", str(world.good.cert)).replace("/etc/nats/nats.key", str(world.good.key))
+    assert "/etc/" not in block
+    with SecureNats(tmp_path, settings=block) as nats:
+        url = nats.url.replace("nats://", "tls://")
+        with pytest.raises(Unavailable, match=r"nats\.cert"):
+            ask_nats(url, ca=world.authority.ca)
+        ask_nats(url, ca=world.authority.ca, cert=world.client.cert, key=world.client.key)
+
+
 def test_a_server_without_tls_is_not_spoken_to_where_tls_was_asked_for(
     part: Part, world: World, nats_server: NatsServer, valkey_server: ValkeyServer, postgres_server: PostgresServer
 ) -> None:
@@ -172,13 +217,26 @@ def test_a_server_without_tls_is_not_spoken_to_where_tls_was_asked_for(
     assert PASSWORD not in str(caught.value)
 
 
+def speaks(front: TlsFront, version: ssl.TLSVersion) -> str | None:
+    """What a client gets that takes this version and whatever is older."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.MINIMUM_SUPPORTED, version
+    with socket.create_connection((HOST, front.port), timeout=5) as plain:
+        front.ask(plain)
+        with context.wrap_socket(plain) as secure:
+            return secure.version()
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("part", ["postgres", "redis"], indirect=True)
 def test_a_server_that_speaks_old_tls_only_is_refused(part: Part, world: World) -> None:
-    if not isinstance(part.server, TlsFront):
-        assert part.name == "nats"  # NATS speaks nothing older than TLS 1.2 itself
-        return
+    assert isinstance(part.server, TlsFront)
     part.server.speak_at_most(ssl.TLSVersion.TLSv1_1)
     try:
-        refused(part, ca=world.authority.ca)
+        assert speaks(part.server, ssl.TLSVersion.TLSv1_1) == "TLSv1.1"
+        assert "TLS" in refused(part, ca=world.authority.ca)
     finally:
         part.server.speak_at_most(None)
     part.ask(ca=world.authority.ca)
@@ -227,18 +285,20 @@ def test_sentinels_and_the_primary_they_name_are_spoken_to_over_tls_only(world: 
     ca = world.authority.ca
     with ExitStack() as stack:
         valkey = stack.enter_context(ValkeyServer(tmp_path / "valkey", password=PASSWORD))
-        primary = stack.enter_context(TlsFront(valkey.port, world.good, clear=True))  # for the sentinel, which has none
-        sentinel = stack.enter_context(Sentinel(tmp_path / "sentinel", valkey, seen_at=primary.port))
+        named = world.authority.issue("named", ("localhost",))
+        primary = stack.enter_context(TlsFront(valkey.port, named, clear=True))  # for the sentinel, which has none
+        where = ("localhost", primary.port)
+        sentinel = stack.enter_context(Sentinel(tmp_path / "sentinel", valkey, seen_as=where))
         front = stack.enter_context(TlsFront(sentinel.port, world.good))
         url = f"rediss+sentinel://:{PASSWORD}@{HOST}:{front.port}/fulcrum/0"
         ask_redis(url, ca=ca)
         assert (front.accepted, primary.accepted) == (1, 1)
-        for harmed in (front, primary):
+        for harmed, good in ((front, world.good), (primary, named)):
             harmed.show(world.bad["expired"])
             with pytest.raises(Unavailable, match="renew it on the server") as caught:
                 ask_redis(url, ca=ca)
             assert PASSWORD not in str(caught.value)
-            harmed.show(world.good)
+            harmed.show(good)
             harmed.demand(ca)
             with pytest.raises(Unavailable, match="FULCRUM_REDIS_CERT"):
                 ask_redis(url, ca=ca)

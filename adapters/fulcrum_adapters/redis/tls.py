@@ -1,6 +1,7 @@
 """Connections over TLS: made with the files as they are now, and not used before the server has accepted us too."""
 
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ class TlsConnection(SSLConnection):  # if its own way were ever taken, that is T
         self._certificates = certificates
         super().__init__(**settings)
 
-    def _wrap_socket_with_ssl(self, sock: socket.socket) -> socket.socket:
+    def _wrap_socket_with_ssl(self, sock: socket.socket) -> ssl.SSLSocket:
         try:
             context = self._certificates.context()
         except Invalid as fault:
