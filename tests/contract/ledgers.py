@@ -53,3 +53,7 @@ def balance(ledger: BudgetLedger, budget: Budget, at: int = NOON, bucket: str = 
 
 def limited(budget: Budget, **limits: int) -> Budget:
     return replace(budget, limits=limits)
+
+
+def usd(micros: int) -> Amounts:
+    return Amounts(usd_micros=micros)
