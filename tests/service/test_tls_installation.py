@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from governed_processes import FULCRUM, until
-from installation_rig import Replica, all_well
+from installation_rig import STREAM, Replica, all_well
 from kill_checker import faults
 from servers.certificates import Authority
 from tls_rig import PASSWORD, TlsInstallation, open_tls_installation
@@ -108,6 +108,30 @@ async def test_nats_with_an_expired_certificate_leaves_records_in_the_spools(sit
     for _ in range(3):
         assert await site.calls() == {"ok"}
     await asyncio.to_thread(installation.show, "nats", installation.good)
+    await site.serves()
+
+
+async def test_a_gateway_without_a_spool_denies_until_nats_is_right_again(site: Site) -> None:
+    installation = site.installation
+    config = installation.folder / "stream.toml"
+    config.write_text(installation.config.read_text() + STREAM)
+    gateway = Replica(
+        "stream", installation.folder / "stream", config, installation.environ, ("--policies", "allow_all")
+    )
+    try:
+        await gateway.start()
+        assert await site.call(gateway) == "ok"
+        await asyncio.to_thread(installation.show, "nats", installation.bad)
+        assert await site.call(gateway) == "unavailable"
+        await asyncio.to_thread(installation.show, "nats", installation.good)
+
+        async def served() -> bool:
+            return await site.call(gateway) == "ok"
+
+        await until(served, "calls are answered")
+        assert await gateway.end(signal.SIGTERM) == 0, gateway.log.read_text()
+    finally:
+        await gateway.close()
     await site.serves()
 
 
