@@ -111,7 +111,8 @@ def open_control(
     """
     stores = repositories or sqlite_repositories(open_folder(settings.data))
     keys, budgets = stores.keys, stores.budgets
-    verifier = ApiKeyVerifier(keys)
+    # Twice as many as are served at once: what is refused for its number would be refused anyway.
+    verifier = ApiKeyVerifier(keys, lookup=KeyLookup(keys.get, most=2 * settings.limits.in_flight))
     tokens = _tokens(settings.oauth, fetch_jwks)
     anonymous = AnonymousVerifier(settings.anonymous) if settings.anonymous is not None else None
     views = server_views(settings.servers)

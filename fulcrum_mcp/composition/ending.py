@@ -49,7 +49,7 @@ class Ending:
     async def stage(self, name: Stage, end: Callable[[], Awaitable[object]]) -> None:
         """Let one part end, within its span. What it raises is raised by `finish`."""
         span = SPANS[name]
-        task = asyncio.ensure_future(end())
+        task = asyncio.create_task(_awaited(end))
         done, _ = await asyncio.wait([task], timeout=span)
         if not done:
             self.late.append(name)
@@ -63,6 +63,10 @@ class Ending:
         """Raises what the first of the parts that failed has raised."""
         if self._faults:
             raise self._faults[0]
+
+
+async def _awaited(end: Callable[[], Awaitable[object]]) -> None:
+    await end()
 
 
 async def all_of(parts: Iterable[Awaitable[object]]) -> None:

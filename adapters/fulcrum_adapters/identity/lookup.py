@@ -14,7 +14,7 @@ from fulcrum_mcp.ports import ApiKey
 __all__ = ["KeyLookup"]
 
 _THREADS = 8
-_MOST = 512
+_MOST = 2000
 _PATIENCE = 12.0
 """Seconds: longer than the store takes to say that it does not answer."""
 

@@ -140,9 +140,13 @@ async def test_what_fails_is_raised_at_the_end_and_the_first_of_it() -> None:
     async def fail(what: str) -> None:
         raise RuntimeError(what)
 
+    def at_once() -> Any:
+        raise RuntimeError("third")
+
     ending = Ending()
     await ending.stage("journal", lambda: fail("first"))
     await ending.stage("stores", lambda: fail("second"))
+    await ending.stage("control", at_once)
     with pytest.raises(RuntimeError, match="first"):
         ending.finish()
 
