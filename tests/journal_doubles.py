@@ -1,7 +1,8 @@
 """A log and a ledger that fail, wait and count as a test tells them to."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from fulcrum_adapters.memory.audit import MemoryAuditLog
 from fulcrum_adapters.memory.ledger import MemoryLedger
@@ -9,7 +10,7 @@ from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 from fulcrum_mcp.core.budget import Operation, Outcome
 from fulcrum_mcp.errors import Unavailable
 
-__all__ = ["FarLedger", "GatedLog", "MoodyLedger"]
+__all__ = ["DistantGatedLog", "FarLedger", "GatedLog", "MoodyLedger"]
 
 _PATIENCE = 10.0
 
@@ -33,6 +34,29 @@ class GatedLog(MemoryAuditLog):
             raise Unavailable(self.broken)
         self.sizes.append(len(drafts))
         return super().append(drafts)
+
+
+class DistantGatedLog(GatedLog):
+    """Its durable step is taken on a thread of its own. `threads`: on which ones it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+
+    def write(self, block: Any) -> None:
+        self.threads.add(threading.current_thread().name)
+        super().write(block)
+
+    def begin(self, block: Any, told: Callable[[Exception | None], None]) -> None:
+        threading.Thread(target=self._write, args=(block, told), name="elsewhere", daemon=True).start()
+
+    def _write(self, block: Any, told: Callable[[Exception | None], None]) -> None:
+        try:
+            self.write(block)
+        except Unavailable as fault:
+            told(fault)
+        else:
+            told(None)
 
 
 class MoodyLedger(MemoryLedger):

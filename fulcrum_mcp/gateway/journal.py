@@ -11,6 +11,7 @@ every call that waited for it; what was reserved, or may have been, is given bac
 """
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,7 @@ from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.reach import BUSY_PAUSE, Reach
 from fulcrum_mcp.gateway.records import ledger_event_draft
 from fulcrum_mcp.gateway.tick import Admission, Settlement, Tick, ends_of, wake
-from fulcrum_mcp.ports import AuditLog, BudgetLedger
+from fulcrum_mcp.ports import AuditLog, BudgetLedger, DistantLog
 
 __all__ = ["Journal", "Settlement"]
 
@@ -60,6 +61,7 @@ class Journal:
     def __init__(self, ledger: BudgetLedger, log: AuditLog) -> None:
         self._ledger = ledger
         self._log = log
+        self._distant = log if isinstance(log, DistantLog) else None
         self._patience = PATIENCE if ledger.quick else SHARED_PATIENCE
         self._remedy = (
             "check the disk of the data folder" if ledger.quick else "check the ledger's server and this disk"
@@ -83,6 +85,8 @@ class Journal:
         """Who waits for `heads`: meanwhile nothing new is reserved, and written only what is."""
         self._scheduled = False
         self._lingering = False
+        self._oldest = 0.0
+        """When the first of the settlements that wait was told."""
         self._gathered = self._turns = 0
         self._closing = False
         self._idle = asyncio.Event()
@@ -169,17 +173,24 @@ class Journal:
 
     def settle(self, settlement: Settlement) -> None:
         """Queue a settlement; it is durable within a tick, and nobody waits for it."""
+        if not self._settlements and not self._ended:
+            self._oldest = self._loop.time()
         (self._ended if settlement.operation is None else self._settlements).append(settlement)
         self._linger()
 
-    def _linger(self) -> None:
+    def _linger(self, seconds: float | None = None) -> None:
         if not self._lingering:
             self._lingering = True
-            self._loop.call_later(LINGER, self._linger_over)
+            self._loop.call_later(LINGER if seconds is None else seconds, self._linger_over)
 
     def _linger_over(self) -> None:
+        """What is left has waited long enough; or it came since another tick took what this timer was for."""
         self._lingering = False
-        self._schedule()
+        left = self._oldest + LINGER - self._loop.time()
+        if left <= 0:
+            self._schedule()
+        elif self._settlements or self._ended or self._owed:
+            self._linger(left)
 
     def _schedule(self) -> None:
         if not self._writing and not self._scheduled:
@@ -294,7 +305,11 @@ class Journal:
             self._refuse(admissions, fault)
             return
         self._writing = True
-        self._queue.put(Tick(admissions, owed, block))
+        tick = Tick(admissions, owed, block)
+        if self._distant is None:
+            self._queue.put(tick)
+        else:
+            self._distant.begin(block, lambda fault: self._tell(tick, fault))
 
     def _write(self) -> None:
         """The writer thread: one durable step for each tick."""
@@ -304,6 +319,11 @@ class Journal:
                 self._log.write(tick.block)
             except Exception as caught:  # noqa: BLE001 - fail closed: every call of this tick is denied
                 fault = caught
+            self._tell(tick, fault)
+
+    def _tell(self, tick: Tick, fault: Exception | None) -> None:
+        """On any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody who waited with it
             self._loop.call_soon_threadsafe(self._written, tick, fault)
 
     def _written(self, tick: Tick, fault: Exception | None) -> None:

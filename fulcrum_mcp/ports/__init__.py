@@ -7,7 +7,7 @@ Every port has an adapter in `fulcrum_adapters.memory`, and one contract suite r
 """
 
 from fulcrum_mcp.ports.archive import Archive, ArchivedRecord, Chains, DeadLetter, Link, Spend
-from fulcrum_mcp.ports.audit import AuditLog, Leadership, OpenCall, Signer
+from fulcrum_mcp.ports.audit import AuditLog, DistantLog, Leadership, OpenCall, Signer
 from fulcrum_mcp.ports.config import (
     BudgetRepository,
     ConfigRepository,
@@ -47,6 +47,7 @@ __all__ = [
     "DeadLetter",
     "DecisionRecord",
     "Delivery",
+    "DistantLog",
     "History",
     "HistoryView",
     "IdentityVerifier",

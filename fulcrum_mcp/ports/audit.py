@@ -1,11 +1,11 @@
 """Writing the audit trail, and signing what it claims."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from fulcrum_mcp.core.audit import RecordDraft, RecordRef
 
-__all__ = ["AuditLog", "Leadership", "OpenCall", "Signer"]
+__all__ = ["AuditLog", "DistantLog", "Leadership", "OpenCall", "Signer"]
 
 
 class OpenCall(NamedTuple):
@@ -48,6 +48,15 @@ class AuditLog(Protocol):
 
     def close(self) -> None:
         """Flush and give up the writer's lock. Idempotent."""
+        ...
+
+
+@runtime_checkable
+class DistantLog(AuditLog, Protocol):
+    """An `AuditLog` whose durable step is taken elsewhere, so that no thread of ours needs to wait for it."""
+
+    def begin(self, block: Any, told: Callable[[Exception | None], None]) -> None:
+        """*Quick*. What `write` does, begun; `told` hears once, on any thread, what it would have raised, or None."""
         ...
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from fulcrum_adapters.jetstream.client import Client
 from fulcrum_adapters.jetstream.config import Address, JetStreamConfig
 from fulcrum_adapters.jetstream.credentials import Credentials
 from fulcrum_mcp.errors import FulcrumError, Unavailable

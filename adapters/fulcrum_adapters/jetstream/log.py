@@ -18,10 +18,11 @@ from typing import Any, Final, Self, TypeVar
 
 import structlog
 
+from fulcrum_adapters.jetstream.acks import AT_ONCE
 from fulcrum_adapters.jetstream.config import JetStreamConfig
 from fulcrum_adapters.jetstream.connection import Connection, Refused
 from fulcrum_adapters.jetstream.seal import Seal
-from fulcrum_adapters.jetstream.stream import JetStreamAuditStream
+from fulcrum_adapters.jetstream.stream import JetStreamAuditStream, Letters
 from fulcrum_mcp.core.audit import ChainWriter, RecordDraft, RecordRef
 from fulcrum_mcp.core.frames import INPUTS, RECORD, frame
 from fulcrum_mcp.errors import FulcrumError, Unavailable
@@ -38,6 +39,7 @@ _LEAVING: Final = 2.0
 _DECIDED: Final = "dev.fulcrum.tool_call.decided"
 _ALPHABET: Final = "abcdefghjkmnpqrstuvwxyz23456789"
 _NO_STREAM: Final = 503
+_CLOSED: Final = "the audit log is closed; nothing is forwarded without its record"
 
 T = TypeVar("T")
 
@@ -51,6 +53,8 @@ class _Block:
     parcels: Sequence[Parcel]
     saved: Mapping[str, tuple[int, str]]
     corrected: Sequence[OpenCall]
+    sent: bool = False
+    """Some of it may be on its way."""
     doubtful: bool = False
 
 
@@ -83,6 +87,7 @@ class JetStreamLog:
         self._arrived: dict[str, RecordRef] = {}
         """Records of a block that was refused and arrived all the same: they may be asked for again."""
         self._closed = False
+        self._under_way: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fulcrum-stream-log", daemon=True)
         self._thread.start()
@@ -130,7 +135,7 @@ class JetStreamLog:
     def prepare(self, drafts: Sequence[RecordDraft]) -> _Block:
         """See `AuditLog`."""
         if self._closed:
-            raise Unavailable("the audit log is closed; nothing is forwarded without its record")
+            raise Unavailable(_CLOSED)
         self._check()
         with self._lock:
             if self._doubt is not None:
@@ -154,10 +159,10 @@ class JetStreamLog:
         if (why := self._barred()) is not None:
             raise Unavailable(why)
 
-    async def _publish(self, parcels: Sequence[Parcel]) -> None:
-        """The last look is on the thread that sends, so that a process that was stopped meanwhile sends nothing."""
-        letters = await self._stream.sealed(parcels)
+    async def _publish(self, block: _Block) -> None:
+        letters = await self._stream.sealed(block.parcels)
         self._check()
+        block.sent = True
         await self._stream.send(letters)
 
     def _chain(self, tenant: str) -> ChainWriter:
@@ -190,23 +195,71 @@ class JetStreamLog:
 
     def write(self, block: _Block) -> None:
         """See `AuditLog`."""
-        if not block.parcels:
-            return
-        sending = self._ask(self._publish(block.parcels))
+        done: Future[Exception | None] = Future()
+        self.begin(block, done.set_result)
         try:
-            sending.result(self._seconds * 2)
-        except (Unavailable, TimeoutError) as exc:
-            sending.cancel()
-            if isinstance(exc, Unavailable) and not exc.doubtful and not _perhaps(exc):
-                raise
-            self._doubtful(block)
-            raise Unavailable(f"NATS at {self._place}: {exc or 'no acknowledgement in time'}", doubtful=True) from exc
+            fault = done.result(self._seconds * 3)
+        except TimeoutError as exc:  # the thread of the connection hangs
+            fault = self._in_doubt(block, exc)
+        if fault is not None:
+            raise fault
 
-    def _doubtful(self, block: _Block) -> None:
+    def begin(self, block: _Block, told: Callable[[Exception | None], None]) -> None:
+        """See `DistantLog`; a block of a usual size is made ready here, and the other thread only sends it."""
+        if not block.parcels:
+            told(None)
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._start, block, self._stream.few(block.parcels), told)
+        except RuntimeError:  # its loop has ended
+            told(Unavailable(_CLOSED))
+        except Exception as exc:  # noqa: BLE001 - told
+            told(exc)
+
+    def _start(self, block: _Block, letters: Letters | None, told: Callable[[Exception | None], None]) -> None:
+        """The last look is here, where it is sent: a process that was stopped meanwhile sends nothing."""
+        if letters is None or letters.first or len(letters.then) > AT_ONCE:
+            task = self._loop.create_task(self._deliver(block, told))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            return
+        try:
+            self._check()
+        except Unavailable as exc:
+            told(exc)
+            return
+        block.sent = True
+        self._stream.begin(letters.then, lambda fault: told(self._judged(block, fault)))
+
+    async def _deliver(self, block: _Block, told: Callable[[Exception | None], None]) -> None:
+        fault: Exception | None = None
+        try:
+            async with asyncio.timeout(self._seconds * 2):
+                await self._publish(block)
+        except Exception as exc:  # noqa: BLE001 - told
+            fault = self._judged(block, exc)
+        except asyncio.CancelledError:  # by `close`; nobody is left to send it again
+            block.doubtful = block.sent
+            fault = Unavailable(_CLOSED, doubtful=block.sent)
+        told(fault)
+
+    def _judged(self, block: _Block, exc: Exception | None) -> Exception | None:
+        """What the journal is told; from now on the block is in doubt, if it is."""
+        if exc is None or not block.sent:
+            return exc
+        certain = isinstance(exc, Unavailable) and not exc.doubtful and not _perhaps(exc)
+        return exc if certain else self._in_doubt(block, exc)
+
+    def _in_doubt(self, block: _Block, exc: BaseException) -> Unavailable:
         with self._lock:
-            block.doubtful = True
-            self._doubt = block
-        self._ask(self._resolve(block))
+            known, block.doubtful = block.doubtful, True
+            if not known:
+                self._doubt = block
+        if not known and not self._closed:
+            self._ask(self._resolve(block))
+        fault = Unavailable(f"NATS at {self._place}: {exc or 'no acknowledgement in time'}", doubtful=True)
+        fault.__cause__ = exc
+        return fault
 
     async def _resolve(self, block: _Block) -> None:
         """Send it again until it is there; the stream takes a second copy for a duplicate."""
@@ -214,7 +267,7 @@ class JetStreamLog:
             await asyncio.sleep(_AGAIN)
             try:
                 await self._connection.ready()
-                await self._publish(block.parcels)
+                await self._publish(block)
             except FulcrumError as exc:
                 _log.info("records still not acknowledged", reason=str(exc))
                 continue

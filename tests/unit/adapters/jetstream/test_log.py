@@ -14,7 +14,7 @@ from stream_rigs import SEAL, nats_config
 from fulcrum_adapters.jetstream import JetStreamLog
 from fulcrum_mcp.core.audit import GENESIS, RecordDraft
 from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.ports import SpoolPosition
+from fulcrum_mcp.ports import DistantLog, SpoolPosition
 
 pytestmark = [pytest.mark.service, pytest.mark.parts]
 
@@ -111,6 +111,35 @@ def test_records_too_large_for_one_message_are_written(logged: tuple[JetStreamLo
     log.append(drafts)
     assert is_whole(records(source))
     assert [len(text) for _, text in source.inputs] == [4_000_002]
+
+
+@pytest.mark.parametrize("tenants", [1, 3, 20])
+def test_what_is_begun_is_told_once_whether_it_is_there_or_in_doubt(
+    own_nats: NatsServer, logged: tuple[JetStreamLog, StreamedRecords], tenants: int
+) -> None:
+    log, source = logged
+    assert isinstance(log, DistantLog)
+
+    def told() -> list[Exception | None]:
+        block = log.prepare([draft for number in range(tenants) for draft in calls(1, tenant=f"t{number}")])
+        found: list[Exception | None] = []
+        log.begin(block, found.append)
+        until(lambda: found != [])
+        log.conclude(block, written=found[0] is None)
+        return found
+
+    assert told() == [None]
+    own_nats.pause()
+    (fault,) = told()
+    assert isinstance(fault, Unavailable)
+    assert fault.doubtful
+    own_nats.resume()
+    until(lambda: not log.doubtful)
+    assert told() == [None]
+    found = records(source)
+    chains = {record["chain"] for record in found}
+    assert len(chains) == tenants
+    assert all(is_whole([record for record in found if record["chain"] == chain]) for chain in chains)
 
 
 def test_a_stream_that_was_removed_refuses_and_is_made_anew(
