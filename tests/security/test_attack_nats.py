@@ -28,6 +28,7 @@ from fulcrum_adapters.jetstream import (
 from fulcrum_adapters.jetstream.connection import Msg
 from fulcrum_adapters.jetstream.pieces import HEADER, LOST
 from fulcrum_adapters.jetstream.seal import NOT_OURS
+from fulcrum_adapters.jetstream.stream import Letters
 from fulcrum_adapters.jetstream.streams import ensure_streams
 from fulcrum_adapters.jetstream.subjects import CONFIG, audit_subject, stored_subject
 from fulcrum_adapters.spool import FileLeadership, SpoolReader
@@ -298,6 +299,33 @@ async def test_pieces_that_somebody_puts_over_ours_change_nothing(place: Place) 
         assert b"error" not in await place.say(subject, b"junk")
     (found,) = await fetched(await place.feed(), 1)
     assert (found.body == sent.body, found.fault) == (True, None)
+
+
+async def test_who_has_seen_some_pieces_cannot_be_at_the_others_before_us(place: Place) -> None:
+    """As quick as can be: every message of the parcel, and whatever it may be called, is there before ours is sent."""
+    sent = parcel(1, size=LARGE)
+    stream, source = await place.gateway(), await place.feed()
+    first, then = await stream.sealed([sent])
+    parcel_token, piece = first[0].subject.split(".")[-2:]
+    guesses = [str(number) for number in range(len(first))] + [piece, f"{piece}1"]
+    for guess in guesses:
+        subject = f"fulcrum.pieces.{parcel_token}.{guess}"
+        if guess != piece:  # that one he has only seen because it was there
+            await place.say(subject, b"junk", {"Nats-Msg-Id": guess})
+            await place.say(subject, b"junk", {"Nats-Msg-Id": f"{parcel_token}/{guess}"})
+    await stream.send(Letters(first, then))
+    (found,) = await fetched(source, 1)
+    assert (found.fault, found.body == sent.body) == (None, True)
+
+
+async def test_a_large_parcel_under_another_key_is_kept_whole(place: Place) -> None:
+    sent = parcel(1, size=LARGE)
+    source = await place.feed()
+    await (await place.gateway(OTHER_KEY)).publish([sent])
+    (found,) = await fetched(source, 1)
+    assert (found.fault, found.body == sent.body) == (NOT_OURS, True)
+    seen = [each async for each in (await place.view()).parcels()]
+    assert [(each.fault, each.body == sent.body) for each in seen] == [(NOT_OURS, True)]
 
 
 async def test_a_message_of_others_that_names_our_pieces_takes_none_of_them(place: Place) -> None:

@@ -34,13 +34,12 @@ _NOTHING: Final = frozenset({"404", "408"})
 class _Delivery:
     """A `Delivery`."""
 
-    __slots__ = ("_connection", "_fault", "_message", "_seal", "_whole", "attempts", "body", "cut", "subject")
+    __slots__ = ("_connection", "_fault", "_message", "_seal", "attempts", "body", "cut", "subject")
 
     def __init__(self, connection: Connection, seal: Seal, message: Msg) -> None:
         self._connection = connection
         self._seal = seal
         self._message = message
-        self._whole = True
         self._fault: str | None = ""
         """Empty: not looked at yet."""
         self.subject = message.subject
@@ -54,14 +53,15 @@ class _Delivery:
         if self._fault == "":
             message = self._message
             ours = self._seal.fits(message.subject, message.headers, message.data, cut=self.cut)
-            self._fault = NOT_OURS if not ours else None if self._whole else LOST
+            self._fault = None if ours else NOT_OURS
         return self._fault
 
     async def collect(self) -> int:
         """Fetch the parcel that the message speaks of; how many bytes. Raises `Unavailable`."""
-        whole = await collect(self._connection, self._message.data)
+        ours = self.fault is None  # asked before the pieces are there: of what speaks of them
+        whole = await collect(self._connection, self._message.data, self._seal if ours else None)
         if whole is None:
-            self._whole = False
+            self._fault = self._fault or LOST
             return 0
         self.body = whole
         return len(whole)

@@ -2,7 +2,7 @@
 
 Several processors share the messages of the audit stream, so pieces among them would be scattered; this way whoever
 gets the message that speaks of the parcel can fetch all of it. That message is sealed and has the digest of the whole.
-Of several messages at the place of a piece the first counts: nobody else can have been there before.
+Where each piece lies nobody can guess without the key, and of several messages there the first counts: it is ours.
 """
 
 import asyncio
@@ -41,11 +41,10 @@ def cut(subject: str, body: bytes, name: str, max_payload: int, seal: Seal) -> t
         )
     digest = hashlib.sha256(body).hexdigest()
     parcel = seal.place(name, digest, size)
-    starts = range(0, len(body), size)
-    pieces = [
-        Letter(piece_subject(parcel, number), body[start : start + size], "FULCRUM_PIECES", f"{parcel}/{number}")
-        for number, start in enumerate(starts)
-    ]
+    pieces: list[Letter] = []
+    for number, start in enumerate(range(0, len(body), size)):
+        piece = seal.piece(parcel, number)
+        pieces.append(Letter(piece_subject(parcel, piece), body[start : start + size], "FULCRUM_PIECES", piece))
     about = {"parcel": parcel, "pieces": len(pieces), "size": len(body), "sha256": digest}
     told = json.dumps(about).encode()
     sealed = seal.letter(subject, name, told, cut=True)
@@ -70,19 +69,25 @@ def _about(body: bytes) -> Mapping[str, object] | None:
     return about if sound else None
 
 
-async def collect(connection: Connection, body: bytes) -> bytes | None:
-    """The parcel that a message speaks of; None when it is not whole there. Raises `Unavailable`."""
+async def collect(connection: Connection, body: bytes, seal: Seal | None) -> bytes | None:
+    """The parcel that a message speaks of; None when it is not whole there. Raises `Unavailable`.
+
+    Without a seal, for a message that is not believed: what lies there, as long as it came in order and alone.
+    """
     about = _about(body)
     if about is None:
         return None
     parcel, number = str(about["parcel"]), int(str(about["pieces"]))
     parts: list[bytes] = []
-    size = 0
+    size, seq = 0, 1
     for each in range(number):
-        first = {"seq": 1, "next_by_subj": piece_subject(parcel, each)}
-        answer = await connection.ask("$JS.API.DIRECT.GET.FULCRUM_PIECES", first)
-        if answer.headers is None or "Nats-Sequence" not in answer.headers:
+        subject = piece_subject(parcel, "*" if seal is None else seal.piece(parcel, each))
+        answer = await connection.ask("$JS.API.DIRECT.GET.FULCRUM_PIECES", {"seq": seq, "next_by_subj": subject})
+        found = (answer.headers or {}).get("Nats-Sequence")
+        if found is None:
             return None
+        if seal is None:
+            seq = int(found) + 1
         parts.append(answer.data)
         size += len(answer.data)
         if size > MOST_BYTES:
@@ -96,5 +101,5 @@ async def discard(connection: Connection, body: bytes) -> None:
     """The parcel is stored: its pieces may go. Raises `Unavailable`; what stays goes with its age."""
     about = _about(body)
     if about is not None:
-        subject = piece_subject(str(about["parcel"]), 0).rpartition(".")[0]
-        await connection.api("STREAM.PURGE.FULCRUM_PIECES", {"filter": f"{subject}.*"})
+        subject = piece_subject(str(about["parcel"]), "*")
+        await connection.api("STREAM.PURGE.FULCRUM_PIECES", {"filter": subject})

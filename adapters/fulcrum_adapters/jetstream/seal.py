@@ -57,6 +57,10 @@ class Seal:
         """Where the pieces of a parcel lie, as a token that nobody can guess before they lie there."""
         return self._on("place", name, digest, str(size))[:32]
 
+    def piece(self, parcel: str, number: int) -> str:
+        """The place of one piece among them: who has seen the first cannot be at the next one before us."""
+        return self._on("piece", parcel, str(number))[:32]
+
     def stored(self, chain: str, seq: int) -> str:
         """On a confirmation: the archive has the chain up to there."""
         return self._on("stored", chain, str(seq))

@@ -24,7 +24,7 @@ __all__ = [
 AUDIT = "fulcrum.audit"
 """`fulcrum.audit.<tenant>`: parcels."""
 PIECES = "fulcrum.pieces"
-"""`fulcrum.pieces.<parcel>.<number>`: pieces of parcels that are larger than one message."""
+"""`fulcrum.pieces.<parcel>.<piece>`: pieces of parcels that are larger than one message."""
 STORED = "fulcrum.stored"
 """`fulcrum.stored.<chain>`: how far the archive has a chain."""
 CONFIG = "$KV.FULCRUM_CONFIG.revision"
@@ -79,9 +79,9 @@ def tenant_of(subject: str) -> str | None:
         return None
 
 
-def piece_subject(parcel: str, number: int) -> str:
-    """Where one piece of a large parcel is published; `parcel` is a token."""
-    return f"{PIECES}.{parcel}.{number}"
+def piece_subject(parcel: str, piece: str) -> str:
+    """Where one piece of a large parcel is published, by tokens; `*`: all of them."""
+    return f"{PIECES}.{parcel}.{piece}"
 
 
 def stored_subject(chain: str) -> str:

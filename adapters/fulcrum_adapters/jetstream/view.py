@@ -43,7 +43,7 @@ class JetStreamView:
         headers = _headers(b64decode(message.get("hdrs") or ""))
         cut = HEADER in headers
         fault = None if self._seal.fits(subject, headers, body, cut=cut) else NOT_OURS
-        whole = await collect(self._connection, body) if cut else body
+        whole = await collect(self._connection, body, self._seal if fault is None else None) if cut else body
         return Seen(subject, body if whole is None else whole, fault or (LOST if whole is None else None))
 
     async def _next(self, seq: int) -> dict[str, Any] | None:
