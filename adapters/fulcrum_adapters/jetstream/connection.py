@@ -74,6 +74,7 @@ class Connection:
         self._client: Client | None = None
         self._up = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
         self._fault = self._absent = _NOT_YET
         self._told: str | None = None
         self._late: set[asyncio.Task[None]] = set()
@@ -102,6 +103,7 @@ class Connection:
     def start(self) -> None:
         """Begin to connect, and to stay connected. Idempotent."""
         if self._task is None:
+            self._closing = False
             self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def ready(self, seconds: float | None = None) -> Client:
@@ -156,7 +158,7 @@ class Connection:
 
     async def _keep(self) -> None:
         turn = 0
-        while True:
+        while not self._closing:
             address = self._addresses[turn % len(self._addresses)]
             lost = asyncio.Event()
             client = _Guarded()
@@ -180,7 +182,7 @@ class Connection:
             self._up.set()
             turn = 0
             try:
-                while client.is_connected:  # it may be closing for long before it says so
+                while client.is_connected and not self._closing:  # it may be closing for long before it says so
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(_LOOK):
                             await lost.wait()
@@ -244,8 +246,9 @@ class Connection:
     async def close(self) -> None:
         """Idempotent."""
         task, self._task = self._task, None
+        self._closing = True
         if task is not None:
-            task.cancel()
+            task.cancel()  # which the client swallows where it is just leaving a connection
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._fault = "closed"

@@ -59,6 +59,11 @@ class PostgresConfig:
         return Certificates("postgres", self.ca, self.cert, self.key)
 
     @property
+    def secured(self) -> bool:
+        """TLS or nothing."""
+        return self.parameters().get("sslmode") in {"require", "verify-ca", "verify-full"}
+
+    @property
     def unverified(self) -> str | None:
         """What may happen on the way, where nobody has chosen that (`sslmode=disable` does); None: nothing."""
         return unverified(self._parts(), self.certificates)

@@ -50,7 +50,7 @@ def translated(
             return Unavailable(f"{where}: {said}. {remedy}", doubtful=doubtful)
     if isinstance(error, DataError | IntegrityError):
         return Invalid(f"{where}: {said}; this cannot be stored.")
-    insecure = None if error.diag.message_primary else tls_words(str(error))
+    insecure = None if error.diag.message_primary else tls_words(str(error), secured=config.secured)
     remedy = "Check that the server runs and accepts connections, and [postgres] url (FULCRUM_POSTGRES_URL)."
     what = f"{said}. {remedy}" if insecure is None else f"{_hidden(insecure, config)}."
     return Unavailable(f"{where}: {what}", doubtful=doubtful)

@@ -24,9 +24,7 @@ _FILES = {"sslrootcert": "ca", "sslcert": "cert", "sslkey": "key"}
 _OLD = {"TLSv1", "TLSv1.1"}
 _ROOTS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
 _ABOUT_US = re.compile(r"alert [a-z ]*(certificate|unknown ca|access denied)")
-_ENDED = re.compile(
-    r"connection failed: .*(SSL SYSCALL error|SSL connection has been closed|SSL error: unexpected eof)"
-)
+_ENDED = re.compile(r"connection failed: .*(SSL SYSCALL|closed the connection|has been closed|unexpected eof|reset by)")
 _WORDS = (
     (
         re.compile(r"(server certificate for .*? does not match host name .*)"),
@@ -89,9 +87,12 @@ def unverified(parts: Mapping[str, Any], certificates: Certificates) -> str | No
     return f"sslmode={mode}: {_RISKS.get(mode, _MAYBE)}"
 
 
-def tls_words(text: str) -> str | None:
-    """What libpq said about TLS, and the remedy; None where it spoke of other things."""
-    if _ABOUT_US.search(text) or _ENDED.search(text):
+def tls_words(text: str, *, secured: bool) -> str | None:
+    """What libpq said about TLS, and the remedy; None where it spoke of other things.
+
+    `secured`: it was told to speak TLS only.
+    """
+    if _ABOUT_US.search(text) or (secured and _ENDED.search(text)):
         return after_handshake("postgres")
     for said, remedy in _WORDS:
         if found := said.search(text):

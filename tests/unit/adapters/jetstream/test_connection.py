@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import socket
@@ -110,6 +111,22 @@ async def test_credentials_are_not_given_to_a_server_without_tls_where_tls_was_a
     server.close()
     await server.wait_closed()
     assert b"".join(heard) == b""
+
+
+async def test_it_ends_also_where_its_client_swallows_being_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaving = asyncio.Event()
+
+    async def leave(_client: object) -> None:
+        leaving.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("fulcrum_adapters.jetstream.connection._leave", leave)
+    connection = Connection(JetStreamConfig(f"nats://127.0.0.1:{free_port()}"))
+    connection.start()
+    async with asyncio.timeout(5):
+        await leaving.wait()
+        await connection.close()
 
 
 async def test_subscriptions_are_made_anew_at_every_connection(own_nats: NatsServer) -> None:

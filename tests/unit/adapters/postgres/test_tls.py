@@ -119,10 +119,15 @@ def test_libpqs_own_variable_counts_as_chosen(monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_what_libpq_says_has_a_remedy(said: str, words: str) -> None:
-    found = tls_words(f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {said}')
+    found = tls_words(f'connection failed: connection to server at "10.0.0.2", port 5432 failed: {said}', secured=True)
     assert found is not None
     assert words in found
 
 
 def test_other_failures_are_not_taken_for_tls() -> None:
-    assert tls_words('connection failed: connection to server at "h", port 1 failed: Connection refused') is None
+    begun = 'connection failed: connection to server at "h", port 1 failed: '
+    assert tls_words(begun + "Connection refused", secured=True) is None
+    ended = "server closed the connection unexpectedly"
+    assert tls_words(begun + ended, secured=False) is None
+    assert "FULCRUM_POSTGRES_CERT" in (tls_words(begun + ended, secured=True) or "")
+    assert tls_words(ended, secured=True) is None
