@@ -46,6 +46,8 @@ RETRY: Final = 0.5
 """Seconds until a tick that failed is tried again for what is still owed."""
 LAST_TURNS: Final = 10
 """Turns of the loop in which calls that were ended with the gateway may still settle."""
+LAST_TRIES: Final = 2
+"""How often, at the end, a ledger that has failed is told again what is settled."""
 RENEW_EVERY: Final = 20.0
 RESERVATION_TTL: Final = 90
 """Seconds; a live writer renews long before."""
@@ -431,9 +433,16 @@ class Journal:
         await asyncio.to_thread(self._log.close)
 
     async def _drain(self) -> None:
-        """Commit what is queued, and what calls that are just ending still bring."""
+        """Commit what is queued, and what calls that are just ending still bring; ask a failing ledger again."""
         for _ in range(LAST_TURNS):
-            self._idle.clear()
-            self._schedule()
-            await self._idle.wait()
-            await asyncio.sleep(0)
+            await self._last_turn()
+        for _ in range(LAST_TRIES):
+            if self._settlements:
+                await asyncio.sleep(RETRY)
+                await self._last_turn()
+
+    async def _last_turn(self) -> None:
+        self._idle.clear()
+        self._schedule()
+        await self._idle.wait()
+        await asyncio.sleep(0)

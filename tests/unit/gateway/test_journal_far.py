@@ -104,6 +104,20 @@ async def test_ledger_that_works_again_is_known_without_a_call(far: tuple[Journa
     await until(lambda: journal.failing is None, "it is asked again")
 
 
+async def test_close_tells_a_ledger_that_failed_for_a_moment_what_is_settled(log: GatedLog) -> None:
+    """What nobody gives back counts until it runs out."""
+    ledger = FarLedger()
+    journal = Journal(ledger, log)
+    journal.start()
+    await Calls(journal).admit("c1")
+    ledger.broken = Unavailable("down")
+    journal.settle(Settlement(Commit("c1", 0, None, now_ns()), lambda: draft("c1", "finished")))
+    asyncio.get_running_loop().call_later(0.2, setattr, ledger, "broken", None)
+    await journal.close()
+    assert subjects(log, "finished") == ["c1"]
+    assert ledger.open("memory") == []
+
+
 async def test_close_ends_while_the_ledger_fails(log: GatedLog) -> None:
     ledger = FarLedger()
     journal = Journal(ledger, log)
