@@ -1,8 +1,9 @@
 """The journal: the ledger's reservation and the `decided` record of many calls in one step, durable before any goes on.
 
 A tick takes all calls that wait, applies their ledger operations in one transaction, and hands their records to the
-writer thread, which appends them in one durable step (group commit); only then are the calls woken. Calls that come
-meanwhile make the next tick. What does not wait (settlements) rides along, or has a tick of its own after `LINGER`.
+writer thread, which appends them in one durable step (group commit); only then are the calls woken. Where that step is
+another process's, it is begun, and no thread waits for it. Calls that come meanwhile make the next tick. What does not
+wait (settlements) rides along, or has a tick of its own after `LINGER`.
 
 A *quick* ledger works on the event loop: it answers within a fraction of a millisecond or says that it is busy, and its
 many small statements would otherwise fight the loop for the interpreter's lock. One across the network works on a
@@ -314,7 +315,7 @@ class Journal:
             self._distant.begin(block, lambda fault: self._tell(tick, fault))
 
     def _write(self) -> None:
-        """The writer thread: one durable step for each tick."""
+        """The writer thread: one durable step for each tick; idle where the log is distant."""
         while (tick := self._queue.get()) is not None:
             fault: Exception | None = None
             try:

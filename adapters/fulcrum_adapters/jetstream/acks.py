@@ -111,6 +111,9 @@ class Post:
 
     def begin(self, letters: Sequence[Letter], told: Told, seconds: float | None = None) -> None:
         """What `send` does with a few small messages, at once; `told` hears on the loop what it would have raised."""
+        if not letters:
+            told(None)
+            return
         try:
             client, inbox = self._ready()
         except Unavailable as fault:

@@ -128,6 +128,7 @@ async def test_more_than_fits_a_turn_is_sent_in_several(line: Line, post: Post) 
 
 async def test_sending_nothing_is_nothing(line: Line, post: Post) -> None:
     await post.send([])
+    assert begun(post, 0) == [None]
     assert line.said == []
 
 
