@@ -228,20 +228,19 @@ class Course:
                 return
 
     async def _not_right(self, gateway: Gateway) -> AsyncIterator[str]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = self.pulse.now
         while (await gateway.call("mark")).kind != "ok" or not gateway.serves:
-            if loop.time() - began > HEALED:
+            if self.pulse.now - began > HEALED:
                 yield f"not right again within {HEALED:g} s: {gateway.installation.keeper.waiting}"
                 return
             await asyncio.sleep(0.05)
         await gateway.recover()
-        self.healed_after = max(self.healed_after, loop.time() - began)
+        self.healed_after = max(self.healed_after, self.pulse.now - began)
         if not await gateway.settled(HEALED):
             yield "the journal does not come to rest"
         budgets, different = self.know_budgets(), ""
         while different := await asyncio.to_thread(self._difference, budgets):
-            if loop.time() - began > HEALED:
+            if self.pulse.now - began > HEALED:
                 yield different
                 return
             await asyncio.sleep(0.05)

@@ -5,14 +5,19 @@ import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from servers.valkey import ValkeyServer
 from steps.cell import Cell, Outcome, run
 from steps.harms import HARMS, PLACES, Place, Step
 
 __all__ = ["every", "run_all", "sample"]
+
+THREADS: Final = 64
+"""As if every gateway had a process of its own."""
 
 
 def every(steps: Sequence[Step], harm: str) -> list[Cell]:
@@ -48,6 +53,7 @@ async def run_all(folder: Path, cells: Iterable[Cell], lanes: int) -> list[Outco
                 sys.stderr.write(f"\n{cell}: {outcomes[-1].wrong}")
             await asyncio.to_thread(shutil.rmtree, place)
 
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     with ExitStack() as stack:
         servers = [stack.enter_context(ValkeyServer(folder / f"valkey{number}")) for number in range(lanes)]
         async with asyncio.TaskGroup() as group:
