@@ -1,4 +1,8 @@
-"""Time as the event loop lives it: while it is held up, by other cells or by a busy machine, none passes."""
+"""Time as the event loop lives it: while it is held up, by other cells or by a busy machine, none passes.
+
+So a gateway that holds up its own loop is not found here, but where it has a process of its own
+(`test_installation_faults_redis.py`).
+"""
 
 import asyncio
 import contextlib
