@@ -43,7 +43,7 @@ class StorerConfig:
     """Batches that are stored at the same time: while the archive works on one, the next is made ready for it."""
     wait: float = 1.0
     """For something to come."""
-    linger: float = 0.05
+    linger: float = 0.1
     """After a fetch that took all there was: what comes meanwhile is stored at once, which costs a fraction."""
     aside: float = 10.0
     """Until what the archive refuses is tried again, while nothing shows that it takes anything."""
