@@ -34,6 +34,15 @@ class _Stderr:
     fatal = failure = err = error = critical = exception = msg
 
 
+class _Forward(logging.Handler):
+    """What libraries tell, in the same lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(Exception):
+            told = structlog.get_logger(record.name)
+            told.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
 def configure(
     level: str = "info", *, json: bool | None = None, told: Collection[str] = (), worker: int | None = None
 ) -> None:
@@ -70,5 +79,4 @@ def configure(
         logger_factory=lambda *_: _Stderr(),
         cache_logger_on_first_use=True,
     )
-    whose = "" if worker is None else f"worker={worker} "
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=f"%(levelname)s {whose}%(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()])

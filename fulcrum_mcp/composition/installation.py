@@ -68,6 +68,8 @@ from fulcrum_mcp.settings import Settings
 __all__ = ["Installation", "open_installation"]
 
 _log = structlog.get_logger("fulcrum.installation")
+_SKEW: Final = 60.0
+"""Seconds by which the clocks of gateways and of Redis may differ."""
 _RETRY: Final = 1.0
 _KEY_CACHE: Final = "\0keys in redis"
 """In a tenant's place, which can never be named so, with the installation's id: what API keys are cached under."""
@@ -90,6 +92,7 @@ class Installation:
             given.url.get_secret_value(),
             prefix=given.prefix,
             timeout=given.timeout,
+            skew=_SKEW,
             ca=given.ca,
             cert=given.cert,
             key=given.key,

@@ -17,6 +17,7 @@ __all__ = ["BudgetView", "Budgets", "budget_document"]
 
 Usage = Callable[[Sequence[Budget], int], Sequence[BudgetUsage]]
 _SECOND = 1_000_000_000
+_OVERTAKEN = "another one took its name at the same moment"
 
 
 class BudgetView(NamedTuple):
@@ -62,7 +63,11 @@ class Budgets:
         if any(other.name == budget.name for other in self._repository.list(principal.tenant)):
             raise Conflict(f'budget "{budget.name}" exists already; choose another name, or delete that one first.')
         self._record(principal, BUDGET_CREATED, budget.id, {"budget": _facts(budget)})
-        self._repository.add(budget)
+        try:
+            self._repository.add(budget)
+        except Conflict:
+            self._record(principal, BUDGET_DELETED, budget.id, {"budget": _facts(budget), "reason": _OVERTAKEN})
+            raise
         self._changed()
         return BudgetView(budget, configured=False, usage=(), at=self._now())
 

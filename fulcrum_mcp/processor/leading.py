@@ -32,6 +32,8 @@ class LeaderConfig:
     upkeep_every: float = 60.0
     ask_key_every: float = 30.0
     """While nothing is signed: whose key the trail has."""
+    gap_told: float = 30.0
+    """A chain that has waited so long for a record is told of."""
     longest_pass: float = 1.0
     longest: float = 10.0
     """Between two tries when a part does not answer."""
@@ -61,6 +63,8 @@ class Leader:
         self._verifier: Verifier | None = None
         self._signed_at = self._said_at = 0.0
         self._unconfirmed: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        """Chain -> the seq of the gap that was told of."""
         self._news = asyncio.Event()
         self.leads = False
         self.checkpoints = 0
@@ -153,7 +157,22 @@ class Leader:
                 for fault in step.faults:
                     _log.error("audit.fault", what=fault)
             self._sign(verifier, finish=finish and not more)
+            self._tell_gaps(verifier)
         return moved
+
+    def _tell_gaps(self, verifier: Verifier) -> None:
+        """Each once."""
+        late = time.monotonic() - self._config.gap_told
+        old = {chain: gap.missing for chain, gap in verifier.gaps.items() if gap.since < late}
+        for chain, missing in old.items():
+            if self._told.get(chain) != missing:
+                _log.warning(
+                    "audit.gap",
+                    chain=chain,
+                    missing=missing,
+                    remedy="start its gateway anew: it sends what its spool has; fulcrum audit reconcile says the rest",
+                )
+        self._told = old
 
     async def _keep_up(self) -> None:
         """What may take long and keeps nobody waiting."""

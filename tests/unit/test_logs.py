@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Iterator
 
@@ -44,3 +45,23 @@ def test_line_of_a_worker_says_whose_it_is_unless_it_is_about_another(monkeypatc
     structlog.get_logger("test").warning("of another", worker=1)
     lines = [json.loads(line) for line in now.getvalue().splitlines()]
     assert [(line["event"], line["worker"]) for line in lines] == [("mine", 2), ("of another", 1)]
+
+
+def test_what_libraries_tell_is_a_line_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logs.configure("warning", json=True, worker=3)
+    now = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", now)
+    library = logging.getLogger("uvicorn.error")
+    library.warning("Invalid %s\nreceived", "request")
+    library.info("not told")
+    library.error("it failed", exc_info=ValueError("why"))
+    first, second = (json.loads(line) for line in now.getvalue().splitlines())
+    assert (first["event"], first["logger"], first["level"], first["worker"]) == (
+        "Invalid request\nreceived",
+        "uvicorn.error",
+        "warning",
+        3,
+    )
+    assert (second["event"], second["level"]) == ("it failed", "error")
+    assert "ValueError: why" in second["exception"]

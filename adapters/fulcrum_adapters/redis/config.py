@@ -31,6 +31,8 @@ class RedisConfig:
     keep: int = 86_400
     """Seconds for which ended windows and settled reservations are remembered. Books that nobody has used for half of
     it are not believed any more: the server's clock may have forgotten a part of them."""
+    skew: float = 0.0
+    """Seconds by which the clocks of a caller and of the server may differ; then nothing is booked. 0: any."""
     ca: Path | None = None
     """PEM file of who may sign the server's certificate; None: whom the system trusts."""
     cert: Path | None = None

@@ -13,7 +13,7 @@ local function answer(said)
   return redis.sha1hex(ARGV[3] .. packed) .. packed
 end
 
-local owner, bound, keep, at, writes, places, rates, operations = unpack(cmsgpack.unpack(ARGV[2]))
+local owner, bound, keep, here, skew, at, writes, places, rates, operations = unpack(cmsgpack.unpack(ARGV[2]))
 
 local MAX, FOREVER = 4503599627370496, 9007199254740992
 local LASTING, DUE = 7776000000, 2592000000 -- ms: life of what has no end, unless it is prolonged; when that is due
@@ -35,6 +35,9 @@ local horizon, emptied = tonumber(epoch[3]), tonumber(epoch[6])
 local opens, lasting = base .. 'open', base .. 'lasting'
 local clock = call('TIME')
 local server = tonumber(clock[1]) * 1000000 + tonumber(clock[2])
+
+-- Windows and rates are told by the callers' clocks, which must agree; one that is far off moves them for everybody.
+if writes == 1 and skew > 0 and math.abs(here - server) > skew then return answer({3, run, here - server}) end
 
 if writes == 1 then
   -- What ended long ago may have been forgotten, and is refused. The time that callers tell counts, but it may not run

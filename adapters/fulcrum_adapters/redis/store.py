@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ __all__ = ["RedisStore"]
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 _SEAL = 40
-_BELIEVED, _FOREIGN = 1, 2
+_BELIEVED, _FOREIGN, _ASKEW = 1, 2, 3
 
 
 class RedisStore:
@@ -48,13 +49,26 @@ class RedisStore:
         self, operations: Sequence[Any], at: int, writes: int, places: Sequence[Any], rates: Sequence[Any]
     ) -> list[Any]:
         request = _encode(
-            (self._installation, self._bound, self.config.keep * 1_000, at, writes, places, rates, operations)
+            (
+                self._installation,
+                self._bound,
+                self.config.keep * 1_000,
+                time.time_ns() // 1_000,
+                round(self.config.skew * 1e6),
+                at,
+                writes,
+                places,
+                rates,
+                operations,
+            )
         )
         answer = self._answer(self._ledger, request)
         if answer[0] == 0:
             raise Unavailable(f"redis: {REBUILDING.format(place=self.config.place)}")
         if answer[0] == _FOREIGN:
             raise Unavailable(self._others())
+        if answer[0] == _ASKEW:
+            raise Unavailable(self._askew(answer[2] / 1e6))
         outcomes: list[Any] = answer[2]
         if len(outcomes) != len(operations):
             raise self._garbled()
@@ -79,6 +93,13 @@ class RedisStore:
         if believed == _FOREIGN:
             raise Unavailable(self._others())
         return run, believed == _BELIEVED
+
+    def _askew(self, seconds: float) -> str:
+        which = "ahead of" if seconds > 0 else "behind"
+        return (
+            f"redis: this machine's clock is {abs(seconds):.0f} s {which} that of {self.config.place}, and budgets "
+            f"need clocks that agree within {self.config.skew:.0f} s; set both by NTP"
+        )
 
     def _others(self) -> str:
         prefix = self.config.prefix

@@ -8,6 +8,7 @@ from fulcrum_adapters.memory.keys import MemoryKeys
 from fulcrum_mcp.control.budgets import Budgets
 from fulcrum_mcp.control.keys import Keys
 from fulcrum_mcp.control.record import BUDGET_CREATED, BUDGET_DELETED, KEY_CREATED, KEY_REVOKED
+from fulcrum_mcp.core.budget import Budget
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.errors import Conflict, Invalid, NotFound, Unavailable
 
@@ -80,3 +81,17 @@ def test_what_is_refused_is_not_recorded() -> None:
     with pytest.raises(Invalid):
         keys.create(ADMIN, name="")
     assert [kind for kind, _ in trail.said] == [BUDGET_CREATED]
+
+
+def test_a_budget_that_lost_its_name_to_another_at_the_same_moment_is_recorded_as_gone() -> None:
+    class Overtaken(MemoryBudgets):
+        def add(self, budget: Budget) -> None:
+            raise Conflict(f"{budget.name} exists already")
+
+    trail = Trail()
+    budgets = Budgets(Overtaken(), lambda _budgets, _at: (), record=trail)
+    with pytest.raises(Conflict):
+        budgets.create(ADMIN, {"scope": "agent", "calls": 5})
+    assert [kind for kind, _ in trail.said] == [BUDGET_CREATED, BUDGET_DELETED]
+    assert len({subject for _, subject in trail.said}) == 1
+    assert "'reason': 'another one took its name at the same moment'" in trail.text

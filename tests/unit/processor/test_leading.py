@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -185,3 +186,26 @@ async def test_two_keys_on_an_empty_trail_and_only_the_first_signs(keys: AuditKe
         other = two if signed is one else one
         await until(lambda: "signed with the key" in str(other.leader.fault))
     assert len(rig.archive.numbers) == 1
+
+
+async def test_a_gap_that_lasts_is_told_once_and_again_when_it_is_another(keys: AuditKeys) -> None:
+    rig = Rig()
+    parcels = parcels_of("w", [calls(1), calls(1), calls(1), calls(1)])
+
+    def arrive(number: int) -> None:
+        entries = unpack("s", "default", parcels[number].body, 2**60)[0]
+        rig.archive.store([entry.record for entry in entries], [])
+
+    def told() -> list[tuple[str, int]]:
+        return [(entry["chain"], entry["missing"]) for entry in logs if entry["event"] == "audit.gap"]
+
+    with capture_logs() as logs:
+        async with Running(rig, keys, replace(FAST, gap_told=0.05)) as running:
+            arrive(1)
+            arrive(3)
+            await until(lambda: told() == [("w.default", 1)])
+            arrive(0)
+            await until(lambda: told() == [("w.default", 1), ("w.default", 5)])
+            arrive(2)
+            await until(lambda: not running.leader.gaps)
+    assert told() == [("w.default", 1), ("w.default", 5)]
