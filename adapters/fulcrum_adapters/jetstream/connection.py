@@ -125,9 +125,10 @@ class Connection:
     @property
     def client(self) -> Client:
         """The present client. Raises `Unavailable`, certain that nothing was sent."""
-        if self._client is None or not self._client.is_connected:
+        client = self._client  # other threads ask, too
+        if client is None or not client.is_connected:
             raise self.unavailable(self._fault or self._told or self._absent)
-        return self._client
+        return client
 
     def unavailable(self, why: str, *, doubtful: bool = False) -> Unavailable:
         """An error with place and remedy."""
