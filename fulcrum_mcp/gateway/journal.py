@@ -283,7 +283,7 @@ class Journal:
 
     def _record(self) -> None:
         """Make the records of what is ready and have them written in one step."""
-        if self._writing or (self._holding and not self._ahead):
+        if self._writing or (self._holding and not self._asking and not self._ahead):
             return
         admissions, self._ready = self._ready, []
         owed, self._owed = [*self._owed, *ends_of(self._ended)], []

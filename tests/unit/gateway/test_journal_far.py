@@ -72,6 +72,23 @@ async def test_heads_are_told_while_no_reservation_is_on_its_way(far: tuple[Jour
     assert isinstance(await later, Reserved)
 
 
+async def test_what_needs_no_ledger_does_not_wait_with_heads_for_one_that_hangs(
+    far: tuple[Journal, FarLedger], log: GatedLog
+) -> None:
+    journal, ledger = far
+    ledger.gate.clear()
+    call = Calls(journal).start("c1")
+    await until(ledger.asked.is_set, "the ledger is asked")
+    heads = asyncio.create_task(journal.heads())
+    await spin()
+    async with asyncio.timeout(0.5):
+        await journal.admit(None, lambda _: draft("free"), lambda _: None)
+    assert not heads.done()
+    ledger.gate.set()
+    assert set((await heads).values()) == {len(log.lines)}
+    assert isinstance(await call, Reserved)
+
+
 async def test_heads_wait_for_the_end_of_a_call_that_the_ledger_has_settled(
     far: tuple[Journal, FarLedger], log: GatedLog
 ) -> None:
