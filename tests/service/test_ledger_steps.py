@@ -147,6 +147,7 @@ async def test_the_check_finds_a_planted_fault(
     assert any(complaint in wrong for wrong in outcome.wrong), outcome.wrong
 
 
+@pytest.mark.timeout(300)
 async def test_a_sample_of_messages_places_and_harms(unharmed: Outcome, tmp_path: Path) -> None:
     cells = sample(unharmed.steps)
     assert {cell.step.kind for cell in cells if cell.step} == KINDS

@@ -158,15 +158,17 @@ class Gateway:
         return self.installation.keeper.waiting is None
 
     @property
-    def quiet(self) -> bool:
-        """Nothing waits in the journal."""
-        journal = self.journal
-        busy = (journal._settlements, journal._ended, journal._owed, journal._asking, journal._writing)
-        return not any(busy)
+    def waiting(self) -> list[str]:
+        """What waits in the journal."""
+        names = ("_settlements", "_ended", "_owed", "_asking", "_writing")
+        return [name for name in names if getattr(self.journal, name)]
 
-    async def settled(self, seconds: float = 1.0) -> bool:
-        """Wait until nothing waits in the journal; False when it still does."""
-        return await until(lambda: self.quiet, seconds)
+    async def settled(self, seconds: float = 1.0) -> list[str]:
+        """Wait until nothing waits in the journal; what still does."""
+        began = self._pulse.now
+        while self.waiting and self._pulse.now - began < seconds:  # noqa: ASYNC110 - nobody else waits for it
+            await asyncio.sleep(0.005)
+        return self.waiting
 
     def begin(self, tool: str, *, envelope: str = "", **params: Any) -> tuple[Stream, str]:
         """A call that goes on beside the test, and its text."""
@@ -202,6 +204,16 @@ class Gateway:
             kind, state = "asked", result["requestState"]
         self.answers.append(Answer(tool, text, kind, seconds, state))
         return self.answers[-1]
+
+    async def make(self, path: str, body: object) -> dict[str, Any]:
+        """Have the control plane make something; it may have to be told again while the journal is held up."""
+        for _ in range(5):
+            made = await self.ask("POST", path, body)
+            if made.status != 503:
+                break
+        assert made.status == 201, made.body
+        document: dict[str, Any] = json.loads(made.body)
+        return document
 
     async def ask(self, verb: str, path: str, body: object = None) -> Exchanged:
         """One question to the control plane, as the operator."""
