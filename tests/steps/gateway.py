@@ -207,10 +207,10 @@ class Gateway:
 
     async def make(self, path: str, body: object) -> dict[str, Any]:
         """Have the control plane make something; it may have to be told again while the journal is held up."""
-        for _ in range(5):
-            made = await self.ask("POST", path, body)
-            if made.status != 503:
-                break
+        made = await self.ask("POST", path, body)
+        for _ in range(4):
+            if made.status == 503:
+                made = await self.ask("POST", path, body)
         assert made.status == 201, made.body
         document: dict[str, Any] = json.loads(made.body)
         return document
