@@ -195,7 +195,7 @@ def settle(book: Book, operation: Commit | Release, *, expired: bool = False) ->
         if isinstance(operation, Release):
             book.holds[place] = Hold(*place, "", "", 0, [], State.RELEASED, operation.at, changed=True)
         return Settled(0)
-    if hold.state in {State.COMMITTED, State.RELEASED}:
+    if hold.state is State.COMMITTED or hold.state is State.RELEASED:
         return Settled(0)
     actual = operation.actual if isinstance(operation, Commit) else None
     late = hold.state is State.EXPIRED

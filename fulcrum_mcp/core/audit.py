@@ -46,8 +46,7 @@ class RecordDraft:
     inputs: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordRef:
+class RecordRef(NamedTuple):
     """Where a record stands: its chain, its sequence number there and its hash (hex)."""
 
     id: str

@@ -55,7 +55,7 @@ _TOKEN_KEYS = frozenset(("token", "otp", "cvv", "cvc", "pwd"))
 _DASHED = (b"sk-", b"pat-", b"pypi-", b"xox", b"-----BEGIN ")
 _JOINED = (b"sk_", b"rk_", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"_pat_", b"npm_", b"hf_")
 _SPACED = (b"Bearer ", b"Basic ")
-_PLAIN = (b"AKIA", b"ASIA", b"AIza", b"eyJ")
+_CAPITAL = (b"AKIA", b"ASIA", b"AIza")
 """What every secret of a known form holds, by the rare byte that is looked for first."""
 
 _SHORTEST = 8
@@ -71,10 +71,10 @@ def may_hold_secret(text: bytes) -> bool:
         (b"-" in text and any(map(text.__contains__, _DASHED)))
         or (b"_" in text and any(map(text.__contains__, _JOINED)))
         or (b" " in text and any(map(text.__contains__, _SPACED)))
-        or any(map(text.__contains__, _PLAIN))
-        or (b"://" in text and b"@" in text)
-        or b"\\u" in text
-        or b"\\/" in text
+        or (b"A" in text and any(map(text.__contains__, _CAPITAL)))
+        or (b"J" in text and b"eyJ" in text)
+        or (b"@" in text and b"://" in text)
+        or (b"\\" in text and (b"\\u" in text or b"\\/" in text))
     )
 
 

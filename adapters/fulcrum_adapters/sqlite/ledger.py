@@ -9,7 +9,6 @@ from sqlite3 import Connection
 from fulcrum_adapters.sqlite.books import SqliteBook, load, load_holds, save
 from fulcrum_adapters.sqlite.connect import WalDatabase
 from fulcrum_adapters.sqlite.forget import Forgetter
-from fulcrum_mcp.core.account import Book
 from fulcrum_mcp.core.admission import admit, expiry, look, settle
 from fulcrum_mcp.core.budget import (
     Budget,
@@ -126,7 +125,7 @@ def _sweep(connection: Connection, operation: Renew | Expire) -> Settled:
         ).fetchall()
         if not late:
             return Settled(count, tuple(events))
-        book = Book()
+        book = SqliteBook(connection)
         load_holds(connection, book, {call for call, _ in late})
         for call, leg in late:
             settled = settle(book, Commit(call, leg, None, operation.at), expired=True)
