@@ -58,7 +58,7 @@ from fulcrum_mcp.gateway.courier import Courier
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
-from fulcrum_mcp.gateway.lease import Lease
+from fulcrum_mcp.gateway.lease import Hearing, Lease
 from fulcrum_mcp.gateway.metrics import gauge
 from fulcrum_mcp.gateway.records import outcome_unknown_draft
 from fulcrum_mcp.gateway.undertaker import Undertaker
@@ -99,13 +99,14 @@ class Installation:
         )
         self._redis = RedisStore(config, name)
         self._ledger = RedisLedger(self._redis)
-        self._fence = FencedLedger(self._ledger)
         self._keys = keys
         self._key_cache = keys.mac_key(f"{_KEY_CACHE} {name}")
         self._seal = seal
         self._stream: JetStreamAuditStream | None = None
         self._spool_config = _spool_config(settings)
         self._lease = Lease() if self._spool_config is None else None
+        self._hearing = None if self._spool_config is None else Hearing(self._stream_fault)
+        self._fence = FencedLedger(self._ledger, lambda: None if self._hearing is None else self._hearing.fault())
         self._log = self._open_log()
         self._plane: DataPlane | None = None
         self._keeper: LedgerKeeper | None = None
@@ -153,7 +154,7 @@ class Installation:
         )
 
     def _revision(self) -> int:
-        return -1 if self._plane is None else self._plane.holder.current.config_revision
+        return -1 if self._plane is None else self._plane.snapshots.revision
 
     def _recover(self) -> int:
         """Finish what dead processes of this host left; again later while the ledger does not serve."""
@@ -181,7 +182,15 @@ class Installation:
         self._finish_own(plane.journal)
         registry = PostgresWriters(self._database)
         self._keeper = LedgerKeeper(
-            self._ledger, self._fence, registry, plane.journal, self._budgets, self._lease, _end_process
+            self._ledger,
+            self._fence,
+            registry,
+            plane.journal,
+            self._budgets,
+            self._lease,
+            _end_process,
+            self._settings.budgets,
+            self._hearing,
         )
         self._stream = stream = JetStreamAuditStream(self._connection, self._seal)
         if self._spool_config is None:
@@ -252,12 +261,19 @@ class Installation:
     def parts(self) -> Mapping[str, Part]:
         """What readiness tells: without the ledger budgeted calls are denied, without NATS the spool fills."""
         waiting = None if self._keeper is None else self._keeper.waiting
+        if waiting is None and self._hearing is not None:
+            waiting = self._hearing.fault()
         failing = None if self._courier is None else self._courier.failing
-        stream = failing or self._streams or ("" if self._connection.connected else "not connected")
+        stream = failing or self._streams or self._stream_fault() or ""
         return {
             "ledger": Part(waiting is None, waiting or ""),
             "stream": Part(ready=self._spool_config is not None or not stream, detail=stream),
         }
+
+    def _stream_fault(self) -> str | None:
+        """Why no records are carried at the moment."""
+        failing = None if self._courier is None else self._courier.failing
+        return failing or (None if self._connection.connected else "not connected")
 
     def metrics(self) -> Sequence[Metric]:
         """Figures of the parts."""

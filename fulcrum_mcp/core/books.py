@@ -1,6 +1,6 @@
 """What the store knows about spending and about the past: enough to rebuild a ledger and a history that were lost."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fulcrum_mcp.core.account import Account, Book, Hold, State
@@ -62,9 +62,12 @@ class Books(NamedTuple):
 def book_of(books: Books, budgets: Iterable[Budget]) -> Book:
     """The ledger's book: settled and unsettled calls as committed, the latter with a hold that may still learn better.
 
-    Budgets that exist no more, and windows that have ended, are left out.
+    What fits no budget, and windows that have ended, are left out. Of one id there may be several shapes, as gateways
+    with different files have them: each counts, and the first one says the limit.
     """
-    known = {(budget.tenant, budget.id): budget for budget in budgets}
+    known: dict[tuple[str, str], list[Budget]] = {}
+    for budget in budgets:
+        known.setdefault((budget.tenant, budget.id), []).append(budget)
     book = Book()
     for place, amounts in books.spent:
         for account in _accounts(book, known, place, books.at):
@@ -85,19 +88,18 @@ def book_of(books: Books, budgets: Iterable[Budget]) -> Book:
     return book
 
 
-def _accounts(book: Book, known: Mapping[tuple[str, str], Budget], place: Place, at: int) -> list[Account]:
-    """The accounts of a place, one for each amount that its budget limits."""
-    budget = known.get((place.owner, place.budget))
-    if budget is None:
-        return []
-    window = window_at(budget.period, budget.timezone, place.starts)
-    if window.start != place.starts or (window.end and window.end <= at):
-        return []
-    found: list[Account] = []
-    for name, limit in budget.limits.items():
-        key = (place.owner, place.budget, place.bucket, name, window.start)
-        account = book.accounts.get(key)
-        if account is None:
-            account = book.accounts[key] = Account(key, window.end, limit, budget.thresholds, changed=True)
-        found.append(account)
-    return found
+def _accounts(book: Book, known: Mapping[tuple[str, str], Sequence[Budget]], place: Place, at: int) -> list[Account]:
+    """The accounts of a place, one for each amount that its budget limits; windows that begin together end last."""
+    found: dict[str, Account] = {}
+    for budget in known.get((place.owner, place.budget), ()):
+        window = window_at(budget.period, budget.timezone, place.starts)
+        if window.start != place.starts or (window.end and window.end <= at):
+            continue
+        for name, limit in budget.limits.items():
+            key = (place.owner, place.budget, place.bucket, name, window.start)
+            account = book.accounts.get(key)
+            if account is None:
+                account = book.accounts[key] = Account(key, window.end, limit, budget.thresholds, changed=True)
+            account.ends = max(account.ends, window.end) if account.ends and window.end else 0
+            found[name] = account
+    return list(found.values())

@@ -2,8 +2,9 @@
 
 A server that was restarted, emptied or replaced has lost what was reserved and spent; it refuses until its books belong
 to its present run. The books are made from the store, once that holds everything that living writers have written: each
-declares where its chains stand, taken while none of its reservations is on the way. Calls that are still open count as
-spent. Until then whatever needs the ledger is denied.
+declares where its chains stand, taken while none of its reservations is on the way, and the budgets of its own file,
+before it spends on them: whoever makes the books need not have them. Calls that are still open count as spent. Until
+then whatever needs the ledger is denied.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
-from fulcrum_mcp.gateway.lease import Lease, lease_clock
+from fulcrum_mcp.gateway.lease import Hearing, Lease, lease_clock
 from fulcrum_mcp.ports import BudgetLedger, SharedLedger, WriterRegistry
 
 __all__ = ["FencedLedger", "LedgerKeeper"]
@@ -41,16 +42,22 @@ class FencedLedger:
 
     quick = False
 
-    def __init__(self, ledger: BudgetLedger) -> None:
+    def __init__(self, ledger: BudgetLedger, barred: Callable[[], str | None] = lambda: None) -> None:
+        """`barred`: why nothing may be reserved at the moment, although its writer is known."""
         self._ledger = ledger
+        self._barred = barred
         self.open_to_reserve = False
         self.waiting: str | None = None
         """Why it is not, where that is known."""
 
     def apply(self, operations: Sequence[Operation]) -> Sequence[Outcome]:
         """See `BudgetLedger`."""
-        if not self.open_to_reserve and any(isinstance(operation, Reserve) for operation in operations):
-            raise Unavailable(self.waiting or _UNKNOWN)
+        if any(isinstance(operation, Reserve) for operation in operations):
+            if not self.open_to_reserve:
+                raise Unavailable(self.waiting or _UNKNOWN)
+            why = self._barred()
+            if why is not None:
+                raise Unavailable(why)
         return self._ledger.apply(operations)
 
     def usage(self, budgets: Sequence[Budget], at: int) -> Sequence[BudgetUsage]:
@@ -78,8 +85,14 @@ class LedgerKeeper:
         budgets: Callable[[], Sequence[Budget]],
         lease: Lease | None = None,
         lost: Callable[[], None] = lambda: None,
+        own: Sequence[Budget] = (),
+        hearing: Hearing | None = None,
     ) -> None:
-        """`lease`: of a writer without a spool; `lost` is called when another gateway has taken over from it."""
+        """`budgets`: all that this gateway knows; `own`: those that no other one need know.
+
+        `lease`: of a writer without a spool, `hearing`: of one with it. `lost` is called when another gateway has taken
+        over from it.
+        """
         self._ledger = ledger
         self._fence = fence
         self._registry = registry
@@ -87,6 +100,8 @@ class LedgerKeeper:
         self._budgets = budgets
         self._lease = lease
         self._lost = lost
+        self._own = own
+        self._hearing = hearing
         self._declared: tuple[str, str] | None = None
         self._beat_at = 0.0
         self._complaint = Complaint()
@@ -131,9 +146,11 @@ class LedgerKeeper:
         if self._declared is None and valid:
             await self._settle_left(writer)
         if self._declared != (writer, epoch):
-            heads = await self._journal.heads()
-            await asyncio.to_thread(self._registry.declare, writer, epoch, heads, now_ns())
+            heads, asked_at = await self._journal.heads(), lease_clock()
+            await asyncio.to_thread(self._registry.declare, writer, epoch, heads, now_ns(), self._own)
             self._declared = (writer, epoch)
+            if self._hearing is not None:
+                self._hearing.heard(asked_at)
             self._fence.open_to_reserve = True
         if valid:
             return None
@@ -142,6 +159,8 @@ class LedgerKeeper:
     async def _beat(self, writer: str) -> None:
         lease, asked_at = self._lease, lease_clock()
         alive = await asyncio.to_thread(self._registry.beat, writer, now_ns(), streamed=lease is not None)
+        if self._hearing is not None:
+            self._hearing.heard(asked_at)
         if lease is not None:
             if alive:
                 lease.renew(asked_at)
@@ -158,7 +177,7 @@ class LedgerKeeper:
         if missing:
             return f"its books are being rebuilt: {missing[0]}"
         at = now_ns()
-        budgets = self._budgets()
+        budgets = (*self._budgets(), *self._registry.declared())
         books = self._registry.books(budgets, at)
         if self._ledger.rebuild(epoch, book_of(books, budgets), books.past, at, beginning=books.beginning):
             if not books.beginning:

@@ -92,8 +92,20 @@ class WriterRegistry(Protocol):
         """
         ...
 
-    def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:
-        """From here on this writer reserves in `epoch` only; until now its chains went to `heads` (chain -> seq)."""
+    def declare(
+        self, writer: str, epoch: str, heads: Mapping[str, int], at: int, budgets: Sequence[Budget] = ()
+    ) -> None:
+        """From here on this writer reserves in `epoch` only; until now its chains went to `heads` (chain -> seq).
+
+        `budgets`: those of its own, which nobody else may know.
+        """
+        ...
+
+    def declared(self) -> Sequence[Budget]:
+        """What any writer, dead or alive, ever declared; several of one id where files differ.
+
+        Owner, id, limits, period, time zone and thresholds are as declared, nothing else is.
+        """
         ...
 
     def retire(self, writer: str) -> None:
@@ -105,5 +117,8 @@ class WriterRegistry(Protocol):
         ...
 
     def books(self, budgets: Sequence[Budget], at: int) -> Books:
-        """What was spent and is open in windows that have not ended at `at` (ns). Raises `Unavailable`."""
+        """What was spent and is open in windows of `budgets` that have not ended at `at` (ns); each place once.
+
+        Several of one id are several shapes of it. Raises `Unavailable`.
+        """
         ...

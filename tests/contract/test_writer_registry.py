@@ -11,6 +11,7 @@ from fulcrum_adapters.memory.shared import MemoryRegistry
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.postgres.writers import PostgresWriters
+from fulcrum_mcp.core.budget import Budget, Scope
 from fulcrum_mcp.ports import WriterRegistry
 
 SECOND = 1_000_000_000
@@ -131,3 +132,29 @@ def test_a_retired_writer_is_not_waited_for_until_it_declares_itself_again(rig: 
     assert rig.missing() == ""
     rig.declare("w1", "run1")
     assert "w1" in rig.missing("run2")
+
+
+def shapes(rig: Rig) -> set[tuple[str, str, str, str, tuple[tuple[str, int], ...], tuple[int, ...]]]:
+    return {
+        (each.tenant, each.id, each.period, each.timezone, tuple(sorted(each.limits.items())), each.thresholds)
+        for each in rig.registry.declared()
+    }
+
+
+def test_what_writers_declare_of_their_budgets_is_known_to_all_and_outlives_them(rig: Rig) -> None:
+    ever = Budget("b1", "acme", "ever", Scope("tool", "x"), {"calls": 10, "tokens": 7}, "infinite", thresholds=(50,))
+    daily = Budget("b1", "acme", "daily", Scope("tenant"), {"calls": 3}, "day", timezone="Europe/Paris")
+    rate = Budget("b2", "acme", "paced", Scope("tenant"))
+    assert shapes(rig) == set()
+    rig.registry.declare("w1", "run1", {}, rig.now, [ever, rate])
+    rig.registry.declare("w1", "run1", {}, rig.now, [ever])
+    rig.registry.declare("w2", "run1", {}, rig.now, [daily])
+    known = {
+        ("acme", "b1", "infinite", "UTC", (("calls", 10), ("tokens", 7)), (50,)),
+        ("acme", "b1", "day", "Europe/Paris", (("calls", 3),), (80, 100)),
+    }
+    assert shapes(rig) == known
+    rig.registry.retire("w1")
+    rig.elapse(120)
+    rig.registry.declare("w2", "run2", {}, rig.now)
+    assert shapes(rig) == known

@@ -72,6 +72,7 @@ class MemoryRegistry:
         self.left: dict[str, list[tuple[StoredPlace, OpenCall]]] = {}
         self._writers: dict[str, _Writer] = {}
         self._declared: dict[str, tuple[str, Mapping[str, int]]] = {}
+        self._budgets: list[Budget] = []
 
     def beat(self, writer: str, at: int, *, streamed: bool = False) -> bool:
         """See `WriterRegistry`."""
@@ -81,12 +82,19 @@ class MemoryRegistry:
         known.seen, known.streamed = at, streamed
         return True
 
-    def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:
+    def declare(
+        self, writer: str, epoch: str, heads: Mapping[str, int], at: int, budgets: Sequence[Budget] = ()
+    ) -> None:
         """See `WriterRegistry`."""
+        self._budgets += [budget for budget in budgets if budget.limits and budget not in self._budgets]
         known = self._writers.setdefault(writer, _Writer(at))
         if known.taken_by is None:
             known.seen, known.retired = at, False
             self._declared[writer] = (epoch, dict(heads))
+
+    def declared(self) -> Sequence[Budget]:
+        """See `WriterRegistry`."""
+        return tuple(self._budgets)
 
     def retire(self, writer: str) -> None:
         """See `WriterRegistry`."""

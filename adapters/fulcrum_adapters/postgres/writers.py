@@ -4,7 +4,7 @@ Times are this server's: a writer is dead when it was not heard for a minute. A 
 outage of the server or of the way to it, and counts for nobody.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg.types.json import Jsonb
@@ -13,7 +13,7 @@ from fulcrum_adapters.postgres.database import Database, Session
 from fulcrum_adapters.postgres.spending import ENVELOPE_KEPT, KEY_WINDOW
 from fulcrum_mcp.core.amount import MAX_AMOUNT
 from fulcrum_mcp.core.books import Books, Past, Place, Spent, Unsettled
-from fulcrum_mcp.core.budget import Amounts, Budget
+from fulcrum_mcp.core.budget import Amounts, Budget, Scope
 from fulcrum_mcp.core.window import window_at
 
 __all__ = ["TOUCH", "PostgresWriters"]
@@ -42,6 +42,19 @@ ON CONFLICT (writer) DO UPDATE SET
   seen_at = excluded.seen_at, epoch = excluded.epoch, heads = excluded.heads, retired_at = NULL
 WHERE known.taken_by IS NULL
 """
+_DECLARE_BUDGETS = """\
+INSERT INTO fulcrum.declared_budgets (owner, budget, period, timezone, amount, most, thresholds)
+SELECT owner, budget, period, timezone, amount, most, thresholds FROM jsonb_to_recordset(%s) AS said (
+  owner text, budget text, period text, timezone text, amount text, most bigint, thresholds integer[])
+ORDER BY owner COLLATE "C", budget COLLATE "C", period, timezone, amount
+ON CONFLICT (owner, budget, period, timezone, amount) DO UPDATE SET
+  most = excluded.most, thresholds = excluded.thresholds, declared_at = excluded.declared_at
+"""
+_DECLARED = """\
+SELECT owner, budget, period, timezone, jsonb_object_agg(amount, most ORDER BY amount),
+  (array_agg(to_jsonb(thresholds) ORDER BY declared_at DESC))[1]
+FROM fulcrum.declared_budgets GROUP BY owner, budget, period, timezone ORDER BY owner, budget, max(declared_at) DESC
+"""
 _RETIRE = "UPDATE fulcrum.writers SET retired_at = clock_timestamp() WHERE writer = %s AND retired_at IS NULL"
 _SWEEP = """\
 DELETE FROM fulcrum.writers WHERE CASE WHEN streamed THEN done_at < clock_timestamp() - interval '90 days'
@@ -69,19 +82,21 @@ _WHOLE = "SELECT count(*) FROM fulcrum.audit_events WHERE chain = %s AND seq > %
 _STEP: Final = 250_000
 """Records counted at one look."""
 
-_WANTED = "unnest(%(owners)s::text[], %(budgets)s::text[], %(starts)s::bigint[]) AS wanted (owner, budget, starts)"
-_FITS = "(wanted.starts > 0 AND {0} >= wanted.starts OR wanted.starts = 0 AND {0} = 0)"
+_FITS = """\
+EXISTS (
+  SELECT FROM unnest(%(owners)s::text[], %(budgets)s::text[], %(starts)s::bigint[]) AS wanted (owner, budget, starts)
+  WHERE wanted.owner = {0} AND wanted.budget = {1}
+    AND ({2} = wanted.starts OR wanted.starts > 0 AND {2} > %(now)s::bigint))"""
+"""Whatever the number of shapes that a budget has, a place counts once."""
 _NAMES = Amounts._fields
 _SPENT = f"""\
 SELECT spent.owner, spent.budget, spent.bucket, spent.starts,
   {", ".join(f"least(spent.{name}, {MAX_AMOUNT})::bigint" for name in _NAMES)}
-FROM fulcrum.budget_spent AS spent JOIN {_WANTED}
-  ON spent.owner = wanted.owner AND spent.budget = wanted.budget AND {_FITS.format("spent.starts")}
+FROM fulcrum.budget_spent AS spent WHERE {_FITS.format("spent.owner", "spent.budget", "spent.starts")}
 """  # noqa: S608 (fixed text)
 _PLACE = f"""\
-FROM fulcrum.budget_ledger AS open, jsonb_array_elements(open.places) AS place JOIN {_WANTED}
-  ON place->>0 = wanted.owner AND place->>1 = wanted.budget AND {_FITS.format("(place->>3)::bigint")}
-WHERE open.charged IS NULL
+FROM fulcrum.budget_ledger AS open, jsonb_array_elements(open.places) AS place
+WHERE open.charged IS NULL AND {_FITS.format("place->>0", "place->>1", "(place->>3)::bigint")}
 """
 _OLD = f"""\
 SELECT place->>0, place->>1, place->>2, (place->>3)::bigint,
@@ -124,13 +139,27 @@ class PostgresWriters:
             session.execute(TOUCH)
             return session.execute(_BEAT, (writer, streamed)).rowcount == 1
 
-    def declare(self, writer: str, epoch: str, heads: Mapping[str, int], at: int) -> None:
+    def declare(
+        self, writer: str, epoch: str, heads: Mapping[str, int], at: int, budgets: Sequence[Budget] = ()
+    ) -> None:
         """See `WriterRegistry`."""
         del at
         with self._database.session("fulcrum_gateway") as session:
             session.execute(TOUCH)
             session.execute(_DECLARE, (writer, epoch, Jsonb(dict(heads))))
+            session.execute(_DECLARE_BUDGETS, (Jsonb([row for budget in budgets for row in _declaration(budget)]),))
             session.execute(_SWEEP)
+
+    def declared(self) -> Sequence[Budget]:
+        """See `WriterRegistry`."""
+        with self._database.session("fulcrum_gateway") as session:
+            rows = session.execute(_DECLARED).fetchall()
+        return tuple(
+            [
+                Budget(budget, owner, budget, Scope("global"), limits, period, "hard", tuple(thresholds), timezone)
+                for owner, budget, period, timezone, limits, thresholds in rows
+            ]
+        )
 
     def retire(self, writer: str) -> None:
         """See `WriterRegistry`."""
@@ -171,6 +200,7 @@ class PostgresWriters:
             "owners": [budget.tenant for budget in limited],
             "budgets": [budget.id for budget in limited],
             "starts": [window_at(budget.period, budget.timezone, at).start for budget in limited],
+            "now": at,
             "since": (at - _SINGLE) // _MICRO,
         }
         with self._database.session("fulcrum_gateway", snapshot=True, timeout=_PATIENCE) as session:
@@ -202,6 +232,19 @@ def _past(session: Session, at: int) -> Past:
         tuple([(tenant, subject, label, last * _MICRO) for tenant, subject, label, last in taints]),
         tuple([(tenant, subject, tool, count, last * _MICRO) for tenant, subject, tool, count, last in calls]),
     )
+
+
+def _declaration(budget: Budget) -> Iterator[dict[str, Any]]:
+    for amount, most in budget.limits.items():
+        yield {
+            "owner": budget.tenant,
+            "budget": budget.id,
+            "period": budget.period,
+            "timezone": budget.timezone,
+            "amount": amount,
+            "most": most,
+            "thresholds": list(budget.thresholds),
+        }
 
 
 def _amounts(values: Sequence[Any]) -> Amounts:

@@ -51,3 +51,25 @@ def test_windows_that_ended_and_budgets_that_are_gone_are_left_out() -> None:
         ),
     )
     assert book_of(books, [DAILY]).accounts == {}
+
+
+def test_every_shape_of_a_budget_counts_and_windows_that_begin_together_end_last() -> None:
+    month = DAILY.id, DAILY.tenant, DAILY.name, DAILY.scope
+    first = 20_058 * DAY  # the first day of a month
+    shapes = [DAILY, Budget(*month, {"calls": 7, "bytes": 9}, "month"), Budget(*month, {"calls": 5}, "infinite")]
+    spent = tuple(Spent(Place("acme", "d", "ann", starts), Amounts(4)) for starts in (first, first + DAY, 0))
+    for order in (shapes, shapes[::-1]):
+        book = book_of(Books(first + DAY + 5, spent), order)
+        assert {key[3:]: (account.committed, account.ends) for key, account in book.accounts.items()} == {
+            ("calls", first): (4, first + 31 * DAY),
+            ("bytes", first): (0, first + 31 * DAY),
+            ("calls", first + DAY): (4, first + 2 * DAY),
+            ("tokens", first + DAY): (0, first + 2 * DAY),
+            ("calls", 0): (4, 0),
+        }
+    both = book_of(Books(first + 5, spent[:1]), shapes).accounts
+    assert {key[3]: (account.committed, account.limit, account.ends) for key, account in both.items()} == {
+        "calls": (4, 10, first + 31 * DAY),
+        "tokens": (0, 100, first + DAY),
+        "bytes": (0, 9, first + 31 * DAY),
+    }

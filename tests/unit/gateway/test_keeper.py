@@ -15,7 +15,7 @@ from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway.ids import new_id, now_ns
 from fulcrum_mcp.gateway.journal import Journal
 from fulcrum_mcp.gateway.keeper import FencedLedger, LedgerKeeper
-from fulcrum_mcp.gateway.lease import Lease
+from fulcrum_mcp.gateway.lease import Hearing, Lease, lease_clock
 
 TEN = Budget("b1", "acme", "ten", Scope("tenant"), {"calls": 10}, period="infinite")
 PLACE = Place("acme", "b1", "acme", 0)
@@ -103,6 +103,21 @@ async def test_open_calls_count_as_spent_until_they_tell_their_cost(rig: Rig) ->
     assert [isinstance(outcome, Reserved) for outcome in outcomes] == [True, True, False]
 
 
+async def test_books_count_what_was_spent_on_budgets_that_only_another_gateway_has(rig: Rig) -> None:
+    other = FencedLedger(rig.ledger)
+    journal = Journal(other, MemoryAuditLog("w2"))
+    keeper = LedgerKeeper(rig.ledger, other, rig.registry, journal, lambda: [TEN], own=[TEN])
+    stranger = LedgerKeeper(rig.ledger, rig.fence, rig.registry, rig.journal, list)
+    assert await keeper.turn() is None
+    rig.registry.known = Books(0, (Spent(PLACE, Amounts(10)),))
+    rig.ledger.lose()
+    assert "w2" in (await stranger.turn() or "")
+    rig.registry.retire("w2")
+    assert await stranger.turn() is None
+    assert isinstance(rig.fence.apply([reserve("b")])[0], Refused)
+    await journal.close()
+
+
 async def test_the_keeper_rebuilds_by_itself_and_calls_are_denied_meanwhile(rig: Rig) -> None:
     rig.journal.start()
     rig.keeper.start()
@@ -161,3 +176,33 @@ async def test_the_store_hears_of_a_writer_also_while_the_ledger_is_away(
     with pytest.raises(Unavailable, match="away"):
         await keeper.turn()
     assert lease.fault() is None
+
+
+async def test_a_gateway_that_nobody_hears_reserves_nothing_and_settles(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(writer: str, at: int, *, streamed: bool = False) -> bool:
+        raise Unavailable(f"the store is away: {writer} {at} {streamed}")
+
+    stream: list[str] = []
+    hearing = Hearing(lambda: stream[0] if stream else None)
+    fence = FencedLedger(rig.ledger, hearing.fault)
+    keeper = LedgerKeeper(rig.ledger, fence, rig.registry, rig.journal, lambda: [TEN], hearing=hearing)
+    assert await keeper.turn() is None
+    assert isinstance(fence.apply([reserve("a")])[0], Reserved)
+    hearing.heard(lease_clock() - 45.0)
+    assert isinstance(fence.apply([reserve("b")])[0], Reserved)
+    stream.append("refused")
+    with pytest.raises(Unavailable, match=r"Postgres has not heard.*NATS takes no records.*refused"):
+        fence.apply([reserve("c")])
+    fence.apply([Commit("a", 0, None, now_ns())])
+    assert rig.ledger.usage([TEN], now_ns())[0].committed == {"calls": 1}
+    keeper._beat_at = 0.0
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.registry, "beat", away)
+        assert await keeper.turn() is None
+    with pytest.raises(Unavailable):
+        fence.apply([reserve("c")])
+    keeper._beat_at = 0.0
+    assert await keeper.turn() is None
+    assert isinstance(fence.apply([reserve("c")])[0], Reserved)

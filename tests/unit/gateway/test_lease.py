@@ -1,6 +1,6 @@
 """A lease is held only as long as nobody can have taken the gateway for dead."""
 
-from fulcrum_mcp.gateway.lease import Lease, lease_clock
+from fulcrum_mcp.gateway.lease import Hearing, Lease, lease_clock
 
 
 def test_nothing_may_be_written_before_the_store_has_heard_of_it() -> None:
@@ -27,3 +27,21 @@ def test_one_that_was_taken_over_never_writes_again() -> None:
     lease.renew(lease_clock())
     assert lease.ended
     assert "took this one for dead" in (lease.fault() or "")
+
+
+def test_one_with_a_spool_is_stopped_only_where_neither_the_store_nor_the_stream_hears_it() -> None:
+    stream: list[str] = ["refused"]
+    hearing = Hearing(lambda: stream[0] if stream else None, 10.0)
+    assert hearing.fault() is None
+    hearing.heard(lease_clock() - 9.0)
+    assert hearing.fault() is None
+    hearing.heard(lease_clock() - 10.0)
+    said = hearing.fault() or ""
+    assert "Postgres has not heard" in said
+    assert "NATS takes no records of it (refused)" in said
+    stream.clear()
+    assert hearing.fault() is None
+    stream.append("not connected")
+    assert "not connected" in (hearing.fault() or "")
+    hearing.heard(lease_clock())
+    assert hearing.fault() is None

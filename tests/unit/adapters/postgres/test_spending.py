@@ -5,6 +5,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -245,6 +246,24 @@ def test_windows_that_have_ended_and_budgets_that_are_gone_are_not_told(postgres
     later = writers.books([EVER], NOW + 2 * 86_400 * SECOND)
     assert [spent.amounts.usd_micros for spent in later.spent] == [13]
     assert writers.books([], NOW).spent == ()
+
+
+def test_a_place_that_fits_several_shapes_of_its_budget_is_told_once(postgres_database: Database) -> None:
+    writers = PostgresWriters(postgres_database)
+    shapes = [DAY, replace(DAY, limits={"calls": 3}), replace(DAY, period="month"), replace(DAY, period="infinite")]
+    first = window_at("month", "UTC", NOW).start
+    for call, starts in (("day", places()[0].starts), ("month", first), ("ever", 0), ("ended", first + 3600 * SECOND)):
+        spend = Spend(reserved=Amounts(2), places=(places()[0]._replace(starts=starts),))
+        store(postgres_database, [record(call, spend, effect="allow"), finished(call, Amounts(2))])
+        store(postgres_database, [record(f"open {call}", spend, effect="allow")])
+    books = writers.books(shapes, NOW)
+    wanted = sorted([0, first, places()[0].starts])
+    assert sorted((spent.place.starts, spent.amounts.calls) for spent in books.spent) == [(at, 2) for at in wanted]
+    assert sorted(place.starts for call in books.unsettled for place in call.places) == wanted
+    accounts = book_of(books, shapes).accounts
+    assert {key[4]: account.committed for key, account in accounts.items() if key[3] == "calls"} == dict.fromkeys(
+        wanted, 4
+    )
 
 
 def test_a_keys_past_is_an_hour_and_an_envelopes_is_ninety_days(postgres_database: Database) -> None:

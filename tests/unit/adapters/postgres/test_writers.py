@@ -71,4 +71,9 @@ def test_the_gateways_role_writes_nothing_else(postgres_config: PostgresConfig) 
             "  has_table_privilege('fulcrum_gateway', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')"
             "  OR has_any_column_privilege('fulcrum_gateway', c.oid, 'INSERT, UPDATE')) ORDER BY 1"
         ).fetchall()
-    assert rows == [("fulcrum.beats",), ("fulcrum.installation",), ("fulcrum.writers",)]
+    assert [name for (name,) in rows] == [
+        "fulcrum.beats",
+        "fulcrum.declared_budgets",
+        "fulcrum.installation",
+        "fulcrum.writers",
+    ]
