@@ -329,6 +329,7 @@ async def open_rig(
         bounds=Bounds(max_body=limits.max_body),
         challenge=lambda _: "Bearer",
         routing=None if siblings is None else Routing(siblings, hub.sessions, rounds, tasks, processes=processes),
+        end=hub.end,
     )
     by_name = {server.name: server for server in servers}
     app = Asgi(endpoint)

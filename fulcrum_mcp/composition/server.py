@@ -308,7 +308,9 @@ async def open_server(
         ),
         challenge=lambda presented: challenge(None if oauth is None else oauth.resource, presented=presented),
         routing=routing,
+        end=hub.end,
     )
+    plane.follower.on_revision.append(endpoint.standing.look_soon)  # after `forget`: it asks anew
     deps = RestDeps(
         identity=control.identity,
         keys=control.keys,

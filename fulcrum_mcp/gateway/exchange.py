@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from fulcrum_mcp.core.switch import stop_reason
 from fulcrum_mcp.errors import UpstreamFailed
 from fulcrum_mcp.gateway.calling_off import calling_off
 from fulcrum_mcp.gateway.catalog import Catalog
-from fulcrum_mcp.gateway.gate import Gate, mine_of, refused
+from fulcrum_mcp.gateway.gate import Gate, mine_of, not_listening, refused, stopped
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.methods import GOVERNED, KNOWN
 from fulcrum_mcp.gateway.pending import Pending
@@ -25,6 +26,7 @@ from fulcrum_mcp.gateway.sessions import Session
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import TASK_METHODS, Tasks
 from fulcrum_mcp.gateway.ticket import Ticket
+from fulcrum_mcp.gateway.watched import Watched
 from fulcrum_mcp.gateway.wire import Message, Peek, WireError, error_message, peek_message
 from fulcrum_mcp.ports import Upstream, UpstreamReply, UpstreamRequest
 
@@ -76,17 +78,16 @@ class Exchange:
             if pending.request_id in session.open or len(session.open) >= _MAX_OPEN:
                 return refused(message, _INVALID_REQUEST, "Invalid Request: a request with this id is under way")
             session.open[pending.request_id] = pending
+        switch = None if governed else self.gate.stopping(incoming)
         settled = False
         try:
             if method in TASK_METHODS and method != "tasks/list":
-                task = message.params.get("taskId")
-                held = self.tasks.find(incoming.principal, self.name, task)
-                if held is None:
-                    return refused(message, _INVALID_PARAMS, "Invalid params: no such task")
-                pending.task = str(task)
-                if held.stopped is not None:
-                    return Answer(200, refusal(pending, held, held.stopped))
-            elif governed:
+                ended = self._about(message, pending, unknown=switch is None)
+                if ended is not None:
+                    return ended
+            if switch is not None:
+                return await stopped(self.gate.governor, incoming, message, switch, self.name)
+            if governed:
                 judged = await self.gate.judge(incoming, message, pending)
                 if isinstance(judged, Answer):
                     return judged
@@ -98,6 +99,15 @@ class Exchange:
             if session is not None and not settled:
                 session.open.pop(pending.request_id, None)
 
+    def _about(self, message: Message, pending: Pending, *, unknown: bool) -> Answer | None:
+        """Note which task is asked after; the answer where its call was stopped or, with `unknown`, there is none."""
+        task = message.params.get("taskId")
+        held = self.tasks.find(pending.principal, self.name, task)
+        if held is None:
+            return refused(message, _INVALID_PARAMS, "Invalid params: no such task") if unknown else None
+        pending.task = str(task)
+        return None if held.stopped is None else Answer(200, refusal(pending, held, held.stopped))
+
     async def notify(self, incoming: Incoming, message: Message) -> Answer:
         """A notification or a response of the client. One that names a request's method is refused."""
         if message.kind == "response":
@@ -105,7 +115,7 @@ class Exchange:
                 return refused(
                     message, _INVALID_REQUEST, "Invalid Request: responses are not accepted here", status=400
                 )
-            return await self._pass(incoming, message)
+            return await self._tell(incoming, message)
         if message.method in GOVERNED or message.method in KNOWN:
             return refused(message, _INVALID_REQUEST, f"Invalid Request: {message.method} needs an id", status=400)
         if message.method == "notifications/cancelled" and incoming.session is not None:
@@ -115,7 +125,7 @@ class Exchange:
             if cancelled is not None:
                 cancelled.cancelled = True
         if message.method.startswith("notifications/"):
-            return await self._pass(incoming, message)
+            return await self._tell(incoming, message)
         pending = self._pending(incoming, message)
         judged = await self.gate.judge(incoming, message, pending)
         if isinstance(judged, Answer) or pending.ticket is None:
@@ -128,27 +138,43 @@ class Exchange:
             self.settler.finish(pending.ticket, outcome)
         return answer
 
+    async def _tell(self, incoming: Incoming, message: Message) -> Answer:
+        """What no policy judges: dropped where a kill switch stops it, also while the upstream takes its time."""
+        if self.gate.stopping(incoming) is not None:
+            return Answer(_ACCEPTED)
+        with self.settler.watched.halting(incoming.principal, self.name):
+            return await self._pass(incoming, message)
+        return Answer(_ACCEPTED)
+
     async def listen(self, incoming: Incoming, rename: Rename | None = None) -> Answer:
         """GET: the stream of a session, or the rest of a lost one."""
+        switch = self.gate.stopping(incoming)
+        if switch is not None:
+            return not_listening(stop_reason(switch))
         session = incoming.session
         last = incoming.header("last-event-id")
         if session is not None and last is not None:
             kept = session.resume(last)
             if kept is not None:
                 return Answer(200, events=kept[0].follow(kept[1]))
-        try:
-            reply = await self.upstream.send(self._outgoing(incoming, None))
-            if reply.streams and reply.status not in _CHALLENGES:
-                relay = Relay(reply, self.catalog, self.responder, self.settler, None, session, rename)
-                relay.resumed = last is not None
-                relay.repeats = relay.resumed and self.gate.governor.snapshot.engine.info.judges_results
-                return Answer(reply.status, events=relay.events(), close=relay.close)
-            return self._plain(reply, await self._body(reply))
-        except UpstreamFailed as fault:
-            return _unreachable(str(fault))
+        with self.settler.watched.halting(incoming.principal, self.name) as held:
+            try:
+                reply = await self.upstream.send(self._outgoing(incoming, None))
+                if reply.streams and reply.status not in _CHALLENGES:
+                    relay = Relay(reply, self.catalog, self.responder, self.settler, None, session, rename)
+                    relay.resumed = last is not None
+                    relay.repeats = relay.resumed and self.gate.governor.snapshot.engine.info.judges_results
+                    relay.held, held.halts = held, [relay.stop]
+                    return Answer(reply.status, events=relay.events(), close=relay.close)
+                return self._plain(reply, await self._body(reply))
+            except UpstreamFailed as fault:
+                return _unreachable(str(fault))
+        return not_listening(*(() if held.stopped is None else held.stopped.reasons))
 
     async def end(self, incoming: Incoming) -> Answer:
-        """DELETE: the client's session ends, and with it what it left open."""
+        """DELETE: the client's session ends, and with it what it left open. What is stopped does not hear of it."""
+        if self.gate.stopping(incoming) is not None:
+            return Answer(200)
         session = incoming.session
         mine = [] if session is None else [item for item in session.open.values() if item.server == self.name]
         before = [item.cancelled for item in mine]
@@ -222,9 +248,14 @@ class Exchange:
             raise RuntimeError(msg)
         began = time.perf_counter_ns()
         held = self._held(pending)
-        if held is not None and held is ticket:
+        if isinstance(held, Ticket) and held is ticket:
             held.halts.append(partial(self._call_off, incoming, message, held))
-        reply = await self._ask(incoming, message, pending, held)
+        reply: UpstreamReply | Answer | None = None
+        try:
+            reply = await self._ask(incoming, message, pending, held)
+        finally:
+            if isinstance(held, Watched) and (reply is None or isinstance(reply, Answer)):
+                self.settler.watched.leave(held)
         if isinstance(reply, Answer):
             reply.timings = self._timings(ticket, began)
             return reply
@@ -232,9 +263,8 @@ class Exchange:
         relay = Relay(reply, self.catalog, self.responder, self.settler, pending, session, rename)
         if session is not None:
             relay.replay = session.record()
-        if held is not None:
-            relay.held = held
-            held.halts.append(relay.stop)
+        relay.held = held
+        held.halts.append(relay.stop)
         return Answer(
             reply.status,
             events=relay.events(),
@@ -246,14 +276,13 @@ class Exchange:
         )
 
     async def _ask(
-        self, incoming: Incoming, message: Message, pending: Pending, held: Ticket | None
+        self, incoming: Incoming, message: Message, pending: Pending, held: Ticket | Watched
     ) -> UpstreamReply | Answer:
         """The stream that the upstream answers with, or the answer for the client."""
         task = asyncio.current_task()
         assert task is not None
         halt = task.cancel
-        if held is not None:
-            held.halts.append(halt)
+        held.halts.append(halt)
         try:
             reply = await self.upstream.send(self._outgoing(incoming, message))
             if reply.streams and reply.status not in _CHALLENGES:
@@ -269,15 +298,15 @@ class Exchange:
                 self.settler.finish(pending.ticket, "outcome_unknown", is_error=True)
             raise
         finally:
-            if held is not None and halt in held.halts:
+            if halt in held.halts:
                 held.halts.remove(halt)
 
     def _broken(
-        self, fault: BaseException, pending: Pending, held: Ticket | None, task: "asyncio.Task[Any]"
+        self, fault: BaseException, pending: Pending, held: Ticket | Watched, task: "asyncio.Task[Any]"
     ) -> Answer | None:
         """No answer came; None: the client has gone."""
         gone = not isinstance(fault, UpstreamFailed)
-        if held is not None and held.stopped is not None and not (gone and task.cancelling() > 1):
+        if held.stopped is not None and not (gone and task.cancelling() > 1):
             if task.cancelling():
                 task.uncancel()  # the switch cancelled it, not the client
             return Answer(200, refusal(pending, held, held.stopped))
@@ -291,11 +320,14 @@ class Exchange:
             self.settler.finish(ticket, "cancelled", is_error=True)
         return None
 
-    def _held(self, pending: Pending) -> Ticket | None:
-        """The call that a request is about: its own, or the one whose task it asks after."""
-        if pending.task is None:
-            return pending.ticket
-        return self.tasks.find(pending.principal, self.name, pending.task)
+    def _held(self, pending: Pending) -> Ticket | Watched:
+        """The call that a request is about: its own, or the one whose task it asks after; else the request itself."""
+        ticket = pending.ticket
+        if ticket is None and pending.task is not None:
+            ticket = self.tasks.find(pending.principal, self.name, pending.task)
+        if ticket is None or (ticket.spent and pending.task is not None):
+            return self.settler.watched.enter(pending.principal, self.name)
+        return ticket
 
     def _call_off(self, incoming: Incoming, message: Message, ticket: Ticket) -> None:
         """Tell the upstream that a call was stopped."""

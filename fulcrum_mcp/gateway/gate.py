@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fulcrum_mcp.core.call import Call
+from fulcrum_mcp.core.decision import Reason
+from fulcrum_mcp.core.switch import KillSwitch
 from fulcrum_mcp.gateway.catalog import Catalog, ToolEntry
-from fulcrum_mcp.gateway.denial import Denial, denial_message
+from fulcrum_mcp.gateway.denial import DENIED_CODE, Denial, denial_message
 from fulcrum_mcp.gateway.govern import Governor
 from fulcrum_mcp.gateway.ids import new_id
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
@@ -19,11 +21,13 @@ from fulcrum_mcp.gateway.ticket import Ticket
 from fulcrum_mcp.gateway.upcall import Via
 from fulcrum_mcp.gateway.wire import Message, error_message
 
-__all__ = ["Gate", "mine_of", "refused"]
+__all__ = ["Gate", "mine_of", "not_listening", "refused", "stopped"]
 
 _HEADER_MISMATCH: Final = -32020
 _INVALID_PARAMS: Final = -32602
 _BAD_REQUEST: Final = 400
+_FORBIDDEN: Final = 403
+_AS_ERROR: Final = "error"
 _MAX_TARGET: Final = 8192
 """Characters; the name stands in every record of the call."""
 
@@ -38,6 +42,28 @@ def mine_of(incoming: Incoming, catalog: Catalog) -> dict[str, ToolEntry] | None
     if incoming.modern or incoming.session is None:
         return None
     return incoming.session.learned(catalog.name, catalog.announced)
+
+
+async def stopped(
+    governor: Governor, incoming: Incoming, message: Message, switch: KillSwitch, server: str = ""
+) -> Answer:
+    """The answer to a request that no policy judges and a kill switch stops. `server`: the one it is for."""
+    method = message.method
+    arguments = {key: value for key, value in message.params.items() if key != "_meta"}
+    call = Call(f"call_{new_id()}", incoming.principal, method, server, method, arguments, incoming.context)
+    denial = await governor.stop(call, switch)
+    governor.settler.figures.denied(server, method, denial.effect, denial.reasons[0].code)
+    text = denial_message(
+        message.id, denial, method=method, modern=incoming.modern, structured=False, deny_as=_AS_ERROR
+    )
+    headers = [] if denial.retry_after is None else [("retry-after", str(denial.retry_after))]
+    return Answer(200, text, headers=headers)
+
+
+def not_listening(*reasons: Reason) -> Answer:
+    """The answer to a client that wants to listen (GET) and may not: no record and no decision's id."""
+    text = " ".join(f"Denied ({reason.code}): {reason.message}." for reason in reasons)
+    return Answer(_FORBIDDEN, error_message(None, DENIED_CODE, text))
 
 
 @dataclass(slots=True)
@@ -97,6 +123,10 @@ class Gate:
         pending.ticket = judged
         return message
 
+    def stopping(self, incoming: Incoming) -> KillSwitch | None:
+        """The kill switch that stops now whatever this client says to this upstream."""
+        return self.governor.stopping(incoming.principal, self.catalog.name)
+
     async def _judge(self, call: Call, pending: Pending, root: Ticket | None) -> Ticket | Denial:
         """A call whose later leg is denied, or whose client went meanwhile, is settled at its estimate."""
         admitted = False
@@ -126,7 +156,7 @@ class Gate:
 
     def _via(self, incoming: Incoming) -> Via | None:
         """The client's own session, through which an unknown tool is looked for."""
-        if incoming.session is None or incoming.modern:
+        if incoming.session is None or incoming.modern or self.stopping(incoming) is not None:
             return None
         peer = incoming.session.peers.get(self.catalog.name)
         return None if peer is None else Via(incoming.version or peer.version, peer.session, incoming.principal)

@@ -14,7 +14,7 @@ import structlog
 from fulcrum_mcp.core.audit import RecordDraft
 from fulcrum_mcp.core.budget import Outcome, Refused, Reserve, Reserved
 from fulcrum_mcp.core.budget_text import refusal_text
-from fulcrum_mcp.core.call import Call
+from fulcrum_mcp.core.call import Call, Principal
 from fulcrum_mcp.core.decision import Decision, Reason, Verdict, combine
 from fulcrum_mcp.core.mac import mac
 from fulcrum_mcp.core.redact import has_secret_key, mask_secrets, may_hold_secret, redact
@@ -29,6 +29,7 @@ from fulcrum_mcp.gateway.records import decided_draft
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
 from fulcrum_mcp.gateway.ticket import Judged, Ticket, amounts_of, scopes_of, subject_of
+from fulcrum_mcp.gateway.watched import switch_on
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.ports import BudgetLedger, History, HistoryView
 
@@ -104,6 +105,18 @@ class Governor:
         """The kill switch that stops a call now, whichever snapshot it began with."""
         switches = self._holder.current.switches
         return switches.stopping(scopes_of(call)) if switches.switches else None
+
+    def stopping(self, principal: Principal, server: str) -> KillSwitch | None:
+        """The kill switch that stops now whatever this principal says to a server; empty: to none in particular."""
+        return switch_on(self._holder.current.switches, principal, server)
+
+    async def stop(self, call: Call, switch: KillSwitch) -> Denial:
+        """Deny, and record, what is judged by nothing but kill switches."""
+        ticket = Ticket(call, self._holder.current, _stop(switch), f"dec_{new_id()}", _NOTHING)
+        ticket.started_ns = time.perf_counter_ns()
+        denied = await self._admit(ticket, encode(call.arguments), None)
+        assert isinstance(denied, Denial)
+        return denied
 
     async def _refusal(self, call: Call, snapshot: Snapshot) -> Decision | None:
         """What is refused before any policy sees the arguments."""

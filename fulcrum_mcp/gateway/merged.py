@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from fulcrum_mcp.core.switch import KillSwitch, stop_reason
 from fulcrum_mcp.gateway.catalog import Catalog
 from fulcrum_mcp.gateway.exchange import Exchange
-from fulcrum_mcp.gateway.gate import refused
+from fulcrum_mcp.gateway.gate import not_listening, refused, stopped
 from fulcrum_mcp.gateway.hub import Hub
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
 from fulcrum_mcp.gateway.listing import LIST_METHODS
@@ -29,7 +30,7 @@ from fulcrum_mcp.gateway.merged_session import (
     notify_all,
     request_all,
 )
-from fulcrum_mcp.gateway.methods import KNOWN
+from fulcrum_mcp.gateway.methods import GOVERNED, KNOWN
 from fulcrum_mcp.gateway.naming import Offer, renamer, resource_server, split_name
 from fulcrum_mcp.gateway.param_headers import encode_header
 from fulcrum_mcp.gateway.pending import Pending
@@ -64,12 +65,36 @@ class MergedFace:
         if message.kind == "request":
             return await self._request(incoming, message)
         if not incoming.modern:
-            return await notify_all(self._exchanges, incoming, message)
+            return await notify_all(self._heard(incoming), incoming, message)
         if message.kind == "notification" and message.method.startswith("notifications/"):
             return Answer(202)
         return refused(message, _INVALID_REQUEST, "Invalid Request: only requests are expected here", status=400)
 
+    def _stopping(self, incoming: Incoming) -> KillSwitch | None:
+        """The kill switch that stops this client, whatever it asks for."""
+        return next((each.gate.governor.stopping(incoming.principal, "") for each in self._exchanges.values()), None)
+
+    def _heard(self, incoming: Incoming) -> Mapping[str, Exchange]:
+        """The upstreams that no kill switch stops for this client."""
+        every = self._exchanges
+        return {name: each for name, each in every.items() if each.gate.stopping(incoming) is None}
+
+    async def _denied(self, incoming: Incoming, message: Message, switch: KillSwitch) -> Answer:
+        governor = next(iter(self._exchanges.values())).gate.governor
+        return await stopped(governor, incoming, message, switch)
+
+    async def _all_denied(self, incoming: Incoming, message: Message, able: Sequence[Exchange]) -> Answer | None:
+        """The answer where kill switches stop every upstream that could give one."""
+        switches = [each.gate.stopping(incoming) for each in able]
+        if not switches or switches[0] is None or None in switches:
+            return None
+        return await self._denied(incoming, message, switches[0])
+
     async def _request(self, incoming: Incoming, message: Message) -> Answer:
+        if message.method not in GOVERNED:  # those their exchange denies, with their own words
+            switch = self._stopping(incoming)
+            if switch is not None:
+                return await self._denied(incoming, message, switch)
         routes = {
             **dict.fromkeys(LIST_METHODS, self._list),
             **dict.fromkeys(_NAMED, self._named),
@@ -82,6 +107,9 @@ class MergedFace:
 
     async def get(self, incoming: Incoming) -> Answer:
         """The streams of a session, as one."""
+        switch = self._stopping(incoming)
+        if switch is not None:
+            return not_listening(stop_reason(switch))
         return await get_all(self._exchanges, incoming)
 
     async def delete(self, incoming: Incoming) -> Answer:
@@ -92,17 +120,22 @@ class MergedFace:
         if message.method == "server/discover":
             return await self._discover(message)
         if message.method == "subscriptions/listen":
-            return await listen_all(self._exchanges, await self._catalogs(incoming), incoming, message)
+            heard = self._heard(incoming)
+            catalogs = [each for each in await self._catalogs(incoming) if each.name in heard]
+            return await listen_all(heard, catalogs, incoming, message)
         return await self._other(incoming, message)
 
     async def _handshake(self, incoming: Incoming, message: Message) -> Answer:
         if message.method == "initialize":
-            return await initialize_all(self._exchanges, self.hub.sessions, incoming, message)
+            denied = await self._all_denied(incoming, message, list(self._exchanges.values()))
+            return denied or await initialize_all(self._exchanges, self.hub.sessions, incoming, message)
         if message.method == "ping":
             return Answer(200, result_message(message.id, {}))
         if message.method == "logging/setLevel":
             able = [item for item in self._exchanges.values() if "logging" in item.catalog.capabilities]
-            return await request_all(able, incoming, message)
+            denied = await self._all_denied(incoming, message, able)
+            heard = [each for each in able if each.gate.stopping(incoming) is None]
+            return denied or await request_all(heard, incoming, message)
         return await self._other(incoming, message)
 
     async def _catalogs(self, incoming: Incoming) -> list[Catalog]:
@@ -141,7 +174,8 @@ class MergedFace:
         return Answer(200, result_message(message.id, result))
 
     async def _list(self, incoming: Incoming, message: Message) -> Answer:
-        catalogs = await self._catalogs(incoming)
+        heard = self._heard(incoming)
+        catalogs = [each for each in await self._catalogs(incoming) if each.name in heard]
         old = [catalog.name for catalog in catalogs_of(self._exchanges) if catalog.modern is False]
         if incoming.modern and old and not catalogs:
             return refused(message, _METHOD_NOT_FOUND, _too_new(old), status=404)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from fulcrum_mcp.core.switch import stop_reason
 from fulcrum_mcp.gateway.exchange import Exchange
 from fulcrum_mcp.gateway.ids import new_id
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
@@ -54,6 +55,9 @@ def _renumbered(message: Message) -> Message:
 async def _hello(exchange: Exchange, incoming: Incoming, message: Message) -> tuple[Via, dict[str, Any]] | str:
     """Open one upstream's session; returns it and its initialize result, or why it could not be opened."""
     patience = min(_PATIENCE, exchange.catalog.patience(_GRACE, _FAILING))
+    switch = exchange.gate.stopping(incoming)
+    if switch is not None:
+        return stop_reason(switch).message
     try:
         async with asyncio.timeout(patience):
             answer = await exchange.request(incoming, message)

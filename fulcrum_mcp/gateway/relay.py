@@ -20,6 +20,7 @@ from fulcrum_mcp.gateway.respond import Answered, Responder, redact_text, refusa
 from fulcrum_mcp.gateway.sessions import Replay, Session
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.ticket import Ticket
+from fulcrum_mcp.gateway.watched import Watched
 from fulcrum_mcp.gateway.wire import Peek, WireError, error_message, peek_message, same_id
 from fulcrum_mcp.ports import ServerSentEvent, UpstreamReply
 
@@ -61,8 +62,8 @@ class Relay:
     replay: Replay | None = None
     resumed: bool = False
     """The rest of a stream that the client lost: the upstream may send again what was answered before."""
-    held: Ticket | None = None
-    """The call that the request is about: its own, or the one whose task it asks after."""
+    held: Ticket | Watched | None = None
+    """What a kill switch ends: the call that the request is about (its own, or its task's), or else this stream."""
     repeats: bool = False
     """Policies judge results, and this stream may repeat what was said beside one: held until an answer tells."""
     _identified: bool = False
@@ -114,7 +115,7 @@ class Relay:
         return self.held is not None and self.held.stopped is not None
 
     def stop(self) -> None:
-        """A kill switch has ended the call: the upstream is given up, and the client's next event is the denial."""
+        """A kill switch has ended it: the upstream is given up; to a request the next event is the denial."""
         if self._waiter is not None:
             self._waiter.cancel()  # ends its wait for the upstream only: see `events`
         elif self.pending is not None and self.pending.lost_at is not None and self.replay is not None:
@@ -146,7 +147,9 @@ class Relay:
             await self.reply.close()
         finally:
             lost = self.pending is not None and self.pending.lost_at is not None
-            if self.held is not None and self.stop in self.held.halts and not lost:
+            if isinstance(self.held, Watched):
+                self.settler.watched.leave(self.held)
+            elif self.held is not None and self.stop in self.held.halts and not lost:
                 self.held.halts.remove(self.stop)
             if self.replay is not None:
                 self.replay.end()

@@ -19,6 +19,7 @@ from fulcrum_mcp.gateway.rounds import Rounds
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.tasks import TERMINAL, Tasks
 from fulcrum_mcp.gateway.ticket import Judged, Ticket
+from fulcrum_mcp.gateway.watched import Watched
 from fulcrum_mcp.gateway.wire import Peek, WireError, decode_strict, encode, error_message, peek_result, refuse_folded
 
 __all__ = ["Answered", "Responder", "refusal"]
@@ -202,13 +203,14 @@ class Responder:
         return Answered(encode(document))
 
 
-def refusal(pending: Pending, ticket: Ticket, denial: Denial) -> bytes:
-    """The answer to a request about a call that was admitted and then denied."""
+def refusal(pending: Pending, held: Ticket | Watched, denial: Denial) -> bytes:
+    """The answer to a request that was denied after it, or the call it is about, was under way."""
+    own = pending.task and pending.method != "tasks/result"
     return denial_message(
         pending.request_id,
         denial,
         # What tasks/result brings is the call's own result; what other tasks/* say is the state of a task.
-        method=pending.method if pending.task and pending.method != "tasks/result" else ticket.call.method,
+        method=pending.method if own or isinstance(held, Watched) else held.call.method,
         modern=pending.modern,
         structured=pending.structured,
         deny_as=pending.snapshot.limits.deny_as,

@@ -18,6 +18,7 @@ from fulcrum_mcp.gateway.policy_input import with_result
 from fulcrum_mcp.gateway.records import finished_draft
 from fulcrum_mcp.gateway.ticket import FREE, Judged, Ticket, amounts_of, subject_of
 from fulcrum_mcp.gateway.tracing import Tracer
+from fulcrum_mcp.gateway.watched import Watchlist
 from fulcrum_mcp.gateway.wire import WireError, decode_strict, encode
 from fulcrum_mcp.ports import History
 
@@ -32,6 +33,7 @@ class Settler:
         self._history = history
         self._mac_key = mac_key
         self.in_flight = InFlight()
+        self.watched = Watchlist()
         self.figures = Figures()
         self.tracer: Tracer | None = None
         """None: calls are not traced."""

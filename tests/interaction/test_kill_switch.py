@@ -111,9 +111,10 @@ async def test_call_of_somebody_else_goes_on(thrown: KillSwitch) -> None:
 async def test_stopped_tool_stays_listed_and_other_methods_are_denied_as_errors() -> None:
     server = ScriptedServer("files", prompts=[{"name": "p"}])
     async with open_rig(server) as rig:
-        rig.throw(switch("server", "files"))
+        rig.throw(switch("tool", "files__echo"))
         client = rig.client(PATH)
         assert [each["name"] for each in (await client.request("tools/list")).result["tools"]] == ["echo"]
+        rig.throw(switch("server", "files"))
         reply = await client.request("prompts/get", {"name": "p"})
         assert reply.code == 403001
         assert "is stopped: it runs wild" in reply.message["error"]["message"]
@@ -298,15 +299,16 @@ async def test_answer_on_another_stream_after_the_stop_is_the_denial() -> None:
         await stream.next_event()
         slow.stream.end()
         await stream.end()
-        rig.throw(switch())
+        rig.throw(switch("tool", "files__echo"))
+        why = "tool files__echo is stopped: it runs wild"
         again = open_get(client, "e-unknown")
         live.push(answer(7, secret=1), "e1")
         event = await again.next_event()
-        assert WHY in told(event.message)
+        assert why in told(event.message)
         live.end()
         await again.end()
         resumed = open_get(client, "e0")
-        assert WHY in told((await resumed.end()).message), "what is kept of its first stream ends with it, too"
+        assert why in told((await resumed.end()).message), "what is kept of its first stream ends with it, too"
         await rig.settled()
         assert outcomes(rig) == ["cancelled"]
         assert balance(rig) == (1, 0)

@@ -18,9 +18,11 @@ from fulcrum_mcp.api.mcp.incoming import incoming_of
 from fulcrum_mcp.api.mcp.ladder import Era, classify
 from fulcrum_mcp.api.mcp.origin import OriginPolicy
 from fulcrum_mcp.api.mcp.routing import Routing
+from fulcrum_mcp.api.mcp.standing import Standing
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_answer, send_body, watch
 from fulcrum_mcp.core.call import Principal
 from fulcrum_mcp.core.credential import allows
+from fulcrum_mcp.core.decision import Reason
 from fulcrum_mcp.errors import FulcrumError, Unauthenticated, Unavailable
 from fulcrum_mcp.gateway.ids import new_id
 from fulcrum_mcp.gateway.incoming import Answer, Incoming
@@ -83,9 +85,11 @@ class McpEndpoint:
         bounds: Bounds,
         challenge: Callable[[bool], str],
         routing: Routing | None = None,
+        end: Callable[[Principal, Reason], object] = lambda _principal, _why: None,
     ) -> None:
-        """`routing`: where there are several workers."""
+        """`routing`: where there are several workers. `end`: see `Standing`."""
         self._routing = routing
+        self.standing = Standing(identity, end)
         self._faces = faces
         self._sessions = sessions
         self._identity = identity
@@ -169,6 +173,9 @@ class McpEndpoint:
         try:
             if verb == "POST":
                 await self._message(face, head, principal, receive, send)
+            elif listens:
+                with self.standing.listening(head.credentials, principal):
+                    await self._session_verb(verb, face, head, principal, receive, send)
             else:
                 await self._session_verb(verb, face, head, principal, receive, send)
         finally:
@@ -188,7 +195,11 @@ class McpEndpoint:
             head, principal, message, body, receive, send, modern=era.modern
         ):
             return
-        await self._post(face, head, principal, message, era, receive, send)
+        if message.method == "subscriptions/listen":
+            with self.standing.listening(head.credentials, principal):
+                await self._post(face, head, principal, message, era, receive, send)
+        else:
+            await self._post(face, head, principal, message, era, receive, send)
 
     async def _parsed(self, body: bytes, principal: Principal) -> Message:
         """The message; large ones one after the other, with time between them, so that many do not hold up all.
