@@ -59,7 +59,7 @@ class Follower:
         self._wake = asyncio.Event()
         self._untold = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._revision = holder.current.config_revision
+        self._revision = snapshots.revision
         self._read_at = time.monotonic()
         self._heard: int | None = None
         self._forced = False
@@ -98,9 +98,10 @@ class Follower:
             done.wait(_PATIENCE)
 
     async def _changed_here(self) -> None:
-        await self.look()
+        await self._read()
         self._forced = True  # also when its number is not above what was heard: the store may be a restored one
         self._untold.set()
+        await self._snapshots.settled()
 
     @property
     def age(self) -> float:
@@ -121,10 +122,15 @@ class Follower:
         return "none has come yet" if self._heard is None else None
 
     async def look(self) -> None:
-        """Look into the store now; never raises for what fails."""
+        """Look into the store now, and wait until what is there holds; never raises for what fails."""
+        await self._read()
+        await self._snapshots.settled()
+
+    async def _read(self) -> None:
+        """Look into the store now. New policies are still being compiled then: kill switches do not wait for them."""
         async with self._one:
             try:
-                await self._snapshots.refresh_store(self._holder)
+                await self._snapshots.read_store(self._holder)
             except Exception as fault:  # noqa: BLE001 - following must not end while the gateway runs
                 said = str(fault) or type(fault).__name__
                 if self.fault != said:
@@ -146,7 +152,7 @@ class Follower:
 
     def _notice(self) -> None:
         """Tell whoever has to know that what is stored has changed."""
-        now = self._holder.current.config_revision
+        now = self._snapshots.revision
         if now != self._revision:
             self._revision, self._behind = now, 0
             for told in self.on_revision:
@@ -164,7 +170,7 @@ class Follower:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             self._wake.clear()
-            await self.look()
+            await self._read()
             pause = self._pause()
 
     def _pause(self) -> float:
@@ -191,12 +197,12 @@ class Follower:
         while True:
             await self._untold.wait()
             self._untold.clear()
-            current = self._holder.current
-            if self._heard is not None and current.config_revision <= self._heard and not self._forced:
+            revision = self._snapshots.revision
+            if self._heard is not None and revision <= self._heard and not self._forced:
                 continue
             self._forced = False
             try:
-                await feed.announce(current.config_revision, current.revision)
+                await feed.announce(revision, self._holder.current.revision)
             except Exception as fault:  # noqa: BLE001 - telling must not end while the gateway runs
                 say = _log.debug if isinstance(fault, FulcrumError) else _log.exception
                 say("change not announced yet", reason=str(fault))
@@ -204,7 +210,7 @@ class Follower:
                 self._untold.set()
                 await asyncio.sleep(_AGAIN)
             else:
-                self._heard = current.config_revision
+                self._heard = revision
 
     async def close(self) -> None:
         """Stop following. Idempotent; the feed stays its owner's."""
@@ -212,4 +218,5 @@ class Follower:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._snapshots.close()
         self._tasks = []

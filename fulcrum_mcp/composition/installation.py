@@ -154,7 +154,7 @@ class Installation:
         )
 
     def _revision(self) -> int:
-        return -1 if self._plane is None else self._plane.holder.current.config_revision
+        return -1 if self._plane is None else self._plane.snapshots.revision
 
     def _recover(self) -> int:
         """Finish what dead processes of this host left; again later while the ledger does not serve."""

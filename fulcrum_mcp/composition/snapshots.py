@@ -6,6 +6,7 @@ Policies come from the folder that this gateway was given; else they are those t
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from fulcrum_adapters.rego.engine import RegoEngine
 from fulcrum_adapters.rego.folder import fingerprint, passed_over, read_policies
 from fulcrum_adapters.rego.library import library
 from fulcrum_adapters.rego.substitute import substitute
+from fulcrum_mcp.composition.compiling import compile_beside
 from fulcrum_mcp.core.policy import PolicySource
 from fulcrum_mcp.core.scope import BudgetIndex
 from fulcrum_mcp.core.switch import SwitchIndex
@@ -42,6 +44,10 @@ def with_library(source: PolicySource) -> PolicySource:
 class Snapshots:
     """Keeps the holder's snapshot current. A broken change is refused, said, and the old snapshot goes on.
 
+    Policies that were published are compiled beside the event loop. Until they are, calls are judged by the snapshot
+    before them and by every kill switch that was thrown since: nothing is loosened (a switch lifted, a budget raised)
+    before the policies that were published with it or earlier hold. The newest wins; what it overtakes is given up.
+
     `otherwise`: the starter policy where there are none; None: then every call is denied.
     """
 
@@ -51,6 +57,11 @@ class Snapshots:
         self._otherwise = otherwise
         self._print = ""
         self._config = StoredConfig(0)
+        """What calls are judged by."""
+        self._newest = self._config
+        """What was read last: another one only while its policies are compiled."""
+        self._coming: tuple[str, asyncio.Task[None]] | None = None
+        """The digest of the policies that are compiled, and who does it."""
         self._engine: PolicyEngine | None = None
         self._judged_by = ""
         """The digest of the published policies that the engine is made of."""
@@ -58,6 +69,11 @@ class Snapshots:
         """Why the newest change of the policies is not live; None when it is."""
         self.on_change: Callable[[str], None] | None = None
         """Told in a sentence about each swap and each refusal."""
+
+    @property
+    def revision(self) -> int:
+        """Of the stored configuration, as it was read last; its policies may still be compiled."""
+        return self._newest.revision
 
     @property
     def where(self) -> Path | str:
@@ -75,7 +91,7 @@ class Snapshots:
 
     def first(self) -> SnapshotHolder:
         """The snapshot to start with. Raises `Invalid`: a gateway does not start on broken policies."""
-        self._config = self._repository.read()
+        self._config = self._newest = self._repository.read()
         self._print = self._fingerprint()
         stored = self._config.policies
         if self._follows_store and stored is not None:
@@ -102,27 +118,73 @@ class Snapshots:
         return changed
 
     async def refresh_store(self, holder: SnapshotHolder) -> bool:
-        """Look into the store; swap the snapshot if something changed. True if it was swapped; one call at a time.
+        """`read_store`, then `settled`. True if the snapshot was swapped."""
+        before = holder.current
+        await self.read_store(holder)
+        await self.settled()
+        return holder.current is not before
 
+    async def read_store(self, holder: SnapshotHolder) -> None:
+        """Look into the store; swap the snapshot if something changed; one call at a time.
+
+        All of it holds then, unless policies must be compiled first: see the class, and `settled`.
         Raises `Unavailable` when the store does not answer.
         """
         config = await asyncio.to_thread(self._newer)
         if config is None:
-            return False
-        self._take(config)
-        holder.swap(self._snapshot())
-        return True
-
-    def _newer(self) -> StoredConfig | None:
-        """The whole configuration if it is another than the one in use."""
-        return self._repository.read() if self._repository.revision() != self._config.revision else None
-
-    def _take(self, config: StoredConfig) -> None:
-        """Policies that cannot be used leave the old ones; budgets and kill switches hold all the same."""
-        self._config = config
+            return
+        self._newest = config
         stored = config.policies
         if self._follows_store and stored is not None and stored.digest != self._judged_by:
-            self._replace(lambda: self._published(stored), stored.digest)
+            self._begin(stored, holder)
+            thrown = [each for each in config.switches if each not in self._config.switches]
+            if not thrown:
+                return
+            self._config = replace(self._config, switches=(*self._config.switches, *thrown))
+        else:
+            self._give_up()
+            self._config = config
+        holder.swap(self._snapshot())
+
+    async def settled(self) -> None:
+        """Wait until everything that was read is in force, or was refused."""
+        while self._coming is not None:
+            await asyncio.wait([self._coming[1]])
+
+    async def close(self) -> None:
+        """Compile no more. Idempotent."""
+        coming = self._give_up()
+        if coming is not None:
+            await asyncio.wait([coming])
+
+    def _newer(self) -> StoredConfig | None:
+        """The whole configuration if it is another than the one that was read last."""
+        return self._repository.read() if self._repository.revision() != self._newest.revision else None
+
+    def _begin(self, stored: StoredPolicies, holder: SnapshotHolder) -> None:
+        """Compile these policies, unless that is being done; others that are being compiled are given up."""
+        if self._coming is None or self._coming[0] != stored.digest:
+            self._give_up()
+            self._coming = (stored.digest, asyncio.create_task(self._bring(stored, holder)))
+
+    def _give_up(self) -> "asyncio.Task[None] | None":
+        coming, self._coming = self._coming, None
+        if coming is None:
+            return None
+        coming[1].cancel()
+        return coming[1]
+
+    async def _bring(self, stored: StoredPolicies, holder: SnapshotHolder) -> None:
+        """Policies that cannot be used leave the old ones; budgets and kill switches hold all the same."""
+        try:
+            engine = await self._compiled(self._published(stored))
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the rest of the configuration must hold
+            self._refuse(fault)
+        else:
+            self._judge_by(engine, stored.digest)
+        self._coming = None
+        self._config = self._newest
+        holder.swap(self._snapshot())
 
     async def _look_at_folder(self) -> None:
         if self._settings.policy.engine == "opa" or self._settings.policies is None:
@@ -131,26 +193,22 @@ class Snapshots:
         changed, self._print = now != self._print, now
         if changed:
             try:
-                source = await asyncio.to_thread(self._admitted)
+                engine = await self._compiled(await asyncio.to_thread(self._admitted))
             except FulcrumError as fault:
                 self._refuse(fault)
             else:
-                self._replace(lambda: source, "")
+                self._judge_by(engine, "")
 
-    def _replace(self, read: Callable[[], PolicySource | None], digest: str) -> None:
-        try:
-            engine = self._load(read())
-        except FulcrumError as fault:
-            self._refuse(fault)
-            return
+    def _judge_by(self, engine: PolicyEngine, digest: str) -> None:
         self._engine, self._judged_by, self.refused = engine, digest, None
         _log.info("policies live", revision=engine.info.revision, policies=engine.info.names)
         self._tell(f"policies live: {', '.join(engine.info.names)}")
 
-    def _refuse(self, fault: FulcrumError) -> None:
-        self.refused = str(fault)
-        _log.warning("policies refused, the old ones stay", reason=self.refused)
-        self._tell(f"policies refused, the old ones stay:\n{fault}")
+    def _refuse(self, fault: Exception) -> None:
+        self.refused = str(fault) or type(fault).__name__
+        known = isinstance(fault, FulcrumError)
+        _log.warning("policies refused, the old ones stay", reason=self.refused, exc_info=None if known else fault)
+        self._tell(f"policies refused, the old ones stay:\n{self.refused}")
 
     def _tell(self, sentence: str) -> None:
         if self.on_change is not None:
@@ -201,7 +259,15 @@ class Snapshots:
             from fulcrum_adapters.opa import OpaConfig, OpaEngine  # noqa: PLC0415 - brings its HTTP client
 
             return OpaEngine(OpaConfig(url=policy.opa_url or "", timeout=policy.timeout))
-        return RegoEngine(source, max_input=policy.max_input * 2)
+        return RegoEngine(source, max_input=self._max_input)
+
+    async def _compiled(self, source: PolicySource | None) -> PolicyEngine:
+        """`_load`, beside the event loop."""
+        return self._load(None) if source is None else await compile_beside(source, self._max_input)
+
+    @property
+    def _max_input(self) -> int:
+        return self._settings.policy.max_input * 2
 
     def _snapshot(self) -> Snapshot:
         assert self._engine is not None

@@ -38,7 +38,7 @@ class Snapshot:
     switches: SwitchIndex = field(default_factory=SwitchIndex)
     """What stops calls before any policy is asked."""
     config_revision: int = 0
-    """The revision of the stored configuration that this was made of."""
+    """The revision of the stored configuration that this was made of; it may have kill switches that came later."""
 
 
 class SnapshotHolder:

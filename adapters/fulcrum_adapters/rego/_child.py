@@ -11,6 +11,7 @@ import json
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 __all__ = ["main"]
@@ -29,11 +30,13 @@ def main() -> None:
     if job["stage"] == "parse":
         for path, source in job["modules"]:
             say(begin=path)
+            began = time.process_time()
             try:
                 engine = native.build([(path, source)], {}, evaluate_once=False)
                 native.syntax_trees(engine)
             except native.RegoFault as fault:
                 say(fault=str(fault), panicked=fault.panicked)
+            say(read=path, seconds=time.process_time() - began)
     else:
         judge(native, job)
     say(done=True)
@@ -42,7 +45,9 @@ def main() -> None:
 def judge(native: Any, job: dict[str, Any]) -> None:
     """Evaluate every rule against every input, each on a fresh clone and within its processor time."""
     say(begin="the whole set")
+    began = time.process_time()
     engine = native.build(job["modules"], job["data"])
+    say(ready=time.process_time() - began)
     for rules, documents in job["work"]:
         for name, document in documents:
             for policy, rule in rules:

@@ -2,7 +2,8 @@
 
 An evaluation cannot be interrupted and a policy can end its process (recursion, memory). So a changed set is first
 parsed, compiled, and evaluated there against its own tests and against inputs made to be expensive, under a limit of
-time, memory and processor time. What does not come through is refused by name, and the old set stays.
+time, memory and processor time. What does not come through is refused by name, and the old set stays. So is what
+would keep gateways from their calls while they compile it.
 """
 
 import json
@@ -30,6 +31,15 @@ __all__ = ["admit"]
 _MEMORY = 1 << 30
 _EACH = 0.25
 """Seconds of processor time that one rule may take for one input."""
+
+_MODULE = 0.5
+"""Seconds of processor time for reading one module: while the engine reads it, nothing else runs in a gateway."""
+
+_SET = 1.0
+"""The same for all modules together: every worker of every gateway reads them again when they are changed."""
+
+_READY = 0.25
+"""Seconds of processor time for making the engine of the whole set, data included, on each gateway's event loop."""
 
 _SHARE = 0.01
 """Seconds of processor time that a set is given for each evaluation, on top of its `timeout`."""
@@ -85,6 +95,29 @@ def _parse(source: PolicySource, suite: Suite, timeout: float) -> None:
     if end:  # what the child merely reports is said better by the parent's own compilation
         path = str(said[-1].get("begin", source.name)) if said else source.name
         raise InvalidPolicy([Problem(path, 0, 0, f"cannot be parsed: the engine {end}", "simplify it")], fatal=True)
+    _bound_reading(source, said)
+
+
+def _bound_reading(source: PolicySource, said: list[dict[str, Any]]) -> None:
+    """Refuse modules, and sets of them, that take too long to read. Tests stay where they were published."""
+    own = {module.path for module in source.modules}
+    took = {str(line["read"]): float(line["seconds"]) for line in said if line.get("read") in own}
+    slow = [
+        Problem(
+            path,
+            0,
+            0,
+            f"takes {seconds:.2f} s of processor time to be read; {_MODULE} s are allowed for one module",
+            "divide it into several modules, and put long tables into data",
+        )
+        for path, seconds in took.items()
+        if seconds > _MODULE
+    ]
+    if not slow and (whole := sum(took.values())) > _SET:
+        message = f"its {len(took)} modules take {whole:.2f} s of processor time to be read; {_SET} s are allowed"
+        slow = [Problem(source.name, 0, 0, message, "take rules away, and put long tables into data")]
+    if slow:
+        raise InvalidPolicy(slow)
 
 
 def _judge(source: PolicySource, policies: PolicySet, cases: list[Case], timeout: float) -> None:
@@ -125,6 +158,9 @@ def _evaluate(source: PolicySource, modules: dict[str, str], work: list[Any], ti
     for line in said:
         if "begin" in line:
             at = line
+        elif line.get("ready", 0.0) > _READY:
+            message = f"takes {line['ready']:.2f} s of processor time to be taken into use; {_READY} s are allowed"
+            raise InvalidPolicy([Problem(source.name, 0, 0, message, "take rules or data away")])
         elif line.get("panicked"):
             raise InvalidPolicy([_refusal(source, at, str(line["fault"]))])
     if end:

@@ -5,17 +5,18 @@ their values may be. An evaluation cannot be interrupted and holds the interpret
 `admission`, which refuses those that take too long.
 """
 
+import asyncio
 import json
 import re
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from fulcrum_adapters.rego.analysis import POLICIES
-from fulcrum_adapters.rego.loading import Compiled, compile_source
-from fulcrum_adapters.rego.native import UNDEFINED, NativeEngine, RegoFault, guarded, translated
+from fulcrum_adapters.rego.loading import Analysed, Compiled, analyse_source, making
+from fulcrum_adapters.rego.native import UNDEFINED, NativeEngine, RegoFault, finished, guarded, translated
 from fulcrum_mcp.core.call import Phase
 from fulcrum_mcp.core.decision import Verdict
 from fulcrum_mcp.core.policy import PolicyInfo, PolicySource
@@ -63,21 +64,42 @@ class RegoEngine:
     """`PolicyEngine` over one set of policies. Raises `Invalid` (with `problems`) when built from a broken one.
 
     An engine of regorus works on one thread only. The one that builds this compiles at once; any other thread that
-    evaluates compiles a family of its own at its first evaluation.
+    evaluates makes a family of its own at its first evaluation. With `between` nothing native is kept by the thread
+    that builds this; it is called before each module, and may raise. The thread that evaluates awaits `ready` first.
     """
 
     info: PolicyInfo
 
-    def __init__(self, source: PolicySource, *, max_input: int = MAX_INPUT, coverage: bool = False) -> None:
+    def __init__(
+        self,
+        source: PolicySource,
+        *,
+        max_input: int = MAX_INPUT,
+        coverage: bool = False,
+        between: Callable[[], None] | None = None,
+    ) -> None:
         self._source = source
         self._coverage = coverage
         self.last: NativeEngine | None = None
         """With `coverage`: the engine of the last evaluation, for its report."""
         self._max_input = max_input
         self._threads = threading.local()
-        compiled = self._family()
-        self.info = compiled.policies.info(compiled.revision)
-        self._plans = {phase: _plans(compiled, phase) for phase in PHASE_RULES}
+        self._analysed = analyse_source(source) if between is None else analyse_source(source, between)
+        if between is None:
+            self._family()
+        self.info = self._analysed.policies.info(self._analysed.revision)
+        self._plans = {phase: _plans(self._analysed, phase) for phase in PHASE_RULES}
+
+    async def ready(self) -> None:
+        """Make what this thread evaluates with; others have their turn between two modules. Raises `InvalidPolicy`."""
+        steps = making(self._source, self._analysed, coverage=self._coverage)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                self._keep(end.value)
+                return
+            await asyncio.sleep(0)
 
     async def evaluate(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
         """One verdict per policy, in the order of `info.names`. Never raises for what a policy does."""
@@ -108,9 +130,14 @@ class RegoEngine:
         try:
             compiled: Compiled = self._threads.compiled
         except AttributeError:
-            compiled = self._threads.compiled = compile_source(self._source, coverage=self._coverage)
-            families = [pair for pair in getattr(_own, "families", ()) if pair[0]() is not None]
-            _own.families = [*families, (weakref.ref(self), compiled)]
+            steps = making(self._source, self._analysed, coverage=self._coverage)
+            compiled = self._keep(finished(steps))
+        return compiled
+
+    def _keep(self, compiled: Compiled) -> Compiled:
+        self._threads.compiled = compiled
+        families = [pair for pair in getattr(_own, "families", ()) if pair[0]() is not None]
+        _own.families = [*families, (weakref.ref(self), compiled)]
         return compiled
 
     def _fresh(self, text: str) -> NativeEngine:
@@ -129,9 +156,9 @@ def _said(fault: RegoFault) -> str:
     return f"{PurePath(fault.path).name}:{fault.line}: {message}" if fault.line else message
 
 
-def _plans(compiled: Compiled, phase: Phase) -> tuple[_Plan, ...]:
-    policies = compiled.policies
-    return tuple(_Plan(name, compiled.revisions[name], policies.asked(name, phase)) for name in policies.policies)
+def _plans(analysed: Analysed, phase: Phase) -> tuple[_Plan, ...]:
+    policies = analysed.policies
+    return tuple(_Plan(name, analysed.revisions[name], policies.asked(name, phase)) for name in policies.policies)
 
 
 def _all_fail(plans: tuple[_Plan, ...], error: str) -> tuple[Verdict, ...]:

@@ -8,19 +8,30 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fulcrum_adapters.rego.analysis import POLICIES, PolicySet
 from fulcrum_adapters.rego.builtins import OFFERED, REFUSED
-from fulcrum_adapters.rego.native import NativeEngine, RegoFault, build, syntax_trees
+from fulcrum_adapters.rego.native import NativeEngine, RegoFault, build, building, finished, syntax_trees
 from fulcrum_adapters.rego.syntax import ModuleSyntax, RuleSyntax, parse_module, plain_column
 from fulcrum_mcp.core.policy import PolicySource, Problem
 from fulcrum_mcp.core.verdict import RULES
 from fulcrum_mcp.errors import Invalid
 
-__all__ = ["INPUT_NAMES", "Compiled", "InvalidPolicy", "compile_source", "describe", "find_problems", "parse_source"]
+__all__ = [
+    "INPUT_NAMES",
+    "Analysed",
+    "Compiled",
+    "InvalidPolicy",
+    "analyse_source",
+    "compile_source",
+    "describe",
+    "find_problems",
+    "making",
+    "parse_source",
+]
 
 INPUT_NAMES = (
     *("phase", "method", "principal", "server", "tool", "resource", "prompt", "arguments", "result", "context"),
@@ -51,39 +62,66 @@ def describe(problem: Problem) -> str:
     return f"{place}: {problem.message}" + (f" ({problem.hint})" if problem.hint else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """What is known about a set, for every thread: most of what its compilation costs goes into this."""
+
+    policies: PolicySet
+    revisions: Mapping[str, str] = field(default_factory=dict[str, str])
+    revision: str = ""
+
+
 @dataclass(slots=True)
 class Compiled:
     """A warmed engine, to be cloned for each evaluation on the thread that made it, and what is known about it."""
 
     engine: NativeEngine
     policies: PolicySet
-    revisions: Mapping[str, str] = field(default_factory=dict[str, str])
-    revision: str = ""
+
+
+def _at_once() -> None:
+    """Nothing to do between two modules."""
 
 
 def compile_source(source: PolicySource, *, coverage: bool = False) -> Compiled:
     """Raises `InvalidPolicy` with every problem that was found."""
-    modules, problems = parse_source(source)
+    return finished(making(source, analyse_source(source), coverage=coverage))
+
+
+def analyse_source(source: PolicySource, between: Callable[[], None] = _at_once) -> Analysed:
+    """Read every module; `between` is called before each. Raises `InvalidPolicy` with every problem that was found."""
+    modules, problems = parse_source(source, between)
     policies = PolicySet(modules)
     if not problems:
         problems = find_problems(policies, source.data)
-    if not problems:
-        try:
-            engine = build(((module.path, module.source) for module in source.modules), source.data, coverage=coverage)
-        except RegoFault as fault:
-            problems = [_problem(fault, policies, "", source)]
-        except (ValueError, TypeError, RecursionError) as exc:
-            problems = [Problem("data", 0, 0, f"the data document is no JSON: {exc}")]
-        else:
-            return Compiled(engine, policies, _revisions(source, policies), _revision(source))
-    raise InvalidPolicy(problems)
+    if problems:
+        raise InvalidPolicy(problems)
+    return Analysed(policies, _revisions(source, policies), _revision(source))
 
 
-def parse_source(source: PolicySource) -> tuple[list[ModuleSyntax], list[Problem]]:
+def making(source: PolicySource, analysed: Analysed, *, coverage: bool = False) -> Generator[None, None, Compiled]:
+    """The native engine of a set, in steps of about a module, all on one thread. Raises `InvalidPolicy`."""
+    policies = analysed.policies
+    try:
+        modules = ((module.path, module.source) for module in source.modules)
+        engine = yield from building(modules, source.data, coverage=coverage)
+    except RegoFault as fault:
+        problem = _problem(fault, policies, "", source)
+    except (ValueError, TypeError, RecursionError) as exc:
+        problem = Problem("data", 0, 0, f"the data document is no JSON: {exc}")
+    else:
+        return Compiled(engine, policies)
+    raise InvalidPolicy([problem])
+
+
+def parse_source(
+    source: PolicySource, between: Callable[[], None] = _at_once
+) -> tuple[list[ModuleSyntax], list[Problem]]:
     """Every module that can be parsed, and a problem for each that cannot: one fault does not hide the next."""
     modules: list[ModuleSyntax] = []
     problems: list[Problem] = []
     for module in source.modules:
+        between()
         try:
             engine = build([(module.path, module.source)], {}, evaluate_once=False)
             modules.extend(parse_module(tree) for tree in syntax_trees(engine))
@@ -118,24 +156,23 @@ def _module_problems(module: ModuleSyntax, policies: PolicySet) -> Iterator[Prob
         if alias in {"input", "data"} and target != (alias,):
             message = f"an import takes the name {alias}"
             yield Problem(module.file, module.package_line, 1, message, "give it another name with `as`")
+    known = _functions(module, policies)
     for rule in module.rules:
         shape = _SHAPES.get(rule.name) if is_policy else None
         if shape is not None and rule.kind not in shape[0]:
             kind = {"object": "an object", "tree": "a tree of rules"}.get(rule.kind, f"a {rule.kind}")
             yield Problem(module.file, rule.line, rule.column, f"rule {rule.name} is written as {kind}", shape[1])
-        yield from _call_problems(module, rule, policies)
+        yield from _call_problems(module, rule, known)
 
 
-def _call_problems(module: ModuleSyntax, rule: RuleSyntax, policies: PolicySet) -> Iterator[Problem]:
+def _call_problems(module: ModuleSyntax, rule: RuleSyntax, known: set[str]) -> Iterator[Problem]:
     for replaced in rule.overridden:
         if replaced in REFUSED:
             yield Problem(module.file, rule.line, rule.column, f"{replaced} is not offered", REFUSED[replaced])
     for call in rule.calls:
         if call.name in REFUSED:
             yield Problem(module.file, call.line, call.column, f"{call.name} is not offered", REFUSED[call.name])
-            continue
-        known = _functions(module, policies)
-        if call.name not in OFFERED and call.name not in known:
+        elif call.name not in OFFERED and call.name not in known:
             hint = _guess(call.name, [*OFFERED, *known])
             yield Problem(module.file, call.line, call.column, f"there is no function {call.name}", hint)
 

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar
 
 os.environ.setdefault("RUST_LIB_BACKTRACE", "0")  # the engine's errors would carry native stacks, at 100 times the cost
@@ -22,7 +22,9 @@ __all__ = [
     "NativeEngine",
     "RegoFault",
     "build",
+    "building",
     "evaluate",
+    "finished",
     "guarded",
     "query",
     "syntax_trees",
@@ -105,24 +107,43 @@ def build(
 
     It is evaluated once here: a clone of an engine that never was prepares itself anew each time.
     """
-    document = json.dumps(data, allow_nan=False) if data else ""
+    return finished(building(modules, data, coverage=coverage, evaluate_once=evaluate_once))
 
-    def make() -> NativeEngine:
+
+def finished(steps: Generator[None, None, Result]) -> Result:
+    """What the steps come to when all are taken at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+
+def building(
+    modules: Iterable[tuple[str, str]], data: Mapping[str, Any], *, coverage: bool = False, evaluate_once: bool = True
+) -> Generator[None, None, NativeEngine]:
+    """`build` in steps, one for each module and three more; to be taken on one thread."""
+    document = json.dumps(data, allow_nan=False) if data else ""
+    try:
         engine = vars(regorus)["Engine"]()
         engine.set_policy_length_config(max_col=_MAX_COLUMNS, max_file_bytes=_MAX_BYTES, max_lines=_MAX_LINES)
         engine.set_gather_prints(True)
         for path, source in modules:
             engine.add_policy(path, source)
+            yield
+        yield
         if document:
             engine.add_data_json(document)
+        yield
         if coverage:
             engine.set_enable_coverage(True)
         if evaluate_once:
             engine.set_input_json("{}")
             engine.eval_query_as_json("1")
-        return engine
-
-    return guarded(make)
+    except BaseException as exc:  # noqa: BLE001 - a panic is one
+        raise translated(exc) from None
+    return engine
 
 
 def evaluate(engine: NativeEngine, rule: str) -> tuple[bool, Any]:

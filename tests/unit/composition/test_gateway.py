@@ -142,10 +142,10 @@ async def test_what_never_came_back_is_settled_even_while_configuration_cannot_b
     swept = asyncio.Event()
     async with plane(tmp_path) as opened:
 
-        async def unreadable(_: object) -> bool:
+        async def unreadable(_: object) -> None:
             raise OSError("control plane: gone")
 
-        monkeypatch.setattr(opened.snapshots, "refresh_store", unreadable)
+        monkeypatch.setattr(opened.snapshots, "read_store", unreadable)
         monkeypatch.setattr(opened.hub.rounds, "sweep", swept.set)
         async with asyncio.timeout(5):
             await swept.wait()

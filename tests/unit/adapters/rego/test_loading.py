@@ -3,7 +3,7 @@
 import pytest
 
 from fulcrum_adapters.rego.engine import RegoEngine
-from fulcrum_adapters.rego.loading import InvalidPolicy, compile_source
+from fulcrum_adapters.rego.loading import InvalidPolicy, analyse_source, compile_source
 from fulcrum_mcp.core.policy import PolicyModule, PolicySource, Problem
 from fulcrum_mcp.errors import Invalid
 
@@ -120,9 +120,8 @@ def test_no_message_carries_the_engines_own_stack() -> None:
 
 def test_the_revision_is_that_of_everything() -> None:
     def revision(text: str, data: dict[str, int]) -> str:
-        return compile_source(
-            PolicySource((PolicyModule("p.rego", f"package fulcrum.policies.p\n{text}"),), data)
-        ).revision
+        module = PolicyModule("p.rego", f"package fulcrum.policies.p\n{text}")
+        return analyse_source(PolicySource((module,), data)).revision
 
     first = revision("allow := true", {"x": 1})
     assert revision("allow := true", {"x": 1}) == first
