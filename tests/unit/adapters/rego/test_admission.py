@@ -8,6 +8,7 @@ from typing import Any
 import psutil
 import pytest
 
+from fulcrum_adapters.rego import admission
 from fulcrum_adapters.rego.admission import admit
 from fulcrum_adapters.rego.folder import read_folder, starter
 from fulcrum_adapters.rego.loading import InvalidPolicy
@@ -114,3 +115,33 @@ def test_a_test_that_loops_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "p_test.rego").write_text("package p_test\n\ntest_loop if f(1)\n\nf(x) if f(x + 1)\n")
     with pytest.raises(InvalidPolicy, match="test_loop"):
         admit(read_folder(tmp_path), read_suite(tmp_path), timeout=TIMEOUT)
+
+
+def many(name: str, rules: int) -> PolicyModule:
+    lines = [f'deny contains "r{number}" if input.tool.name == "t{number}"' for number in range(rules)]
+    return PolicyModule(f"{name}.rego", f"package fulcrum.policies.{name}\n\nallow := true\n\n" + "\n".join(lines))
+
+
+BOUNDS = {
+    "module": ("_MODULE", "long\\.rego: takes .* to be read; -1.0 s are allowed for one module \\(divide it"),
+    "set": ("_SET", "both: its 2 modules take .* to be read; -1.0 s are allowed \\(take rules away"),
+    "ready": ("_READY", "both: takes .* to be taken into use; -1.0 s are allowed \\(take rules or data away"),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_set_that_would_keep_gateways_from_their_calls_is_refused_with_its_figure(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound, said = BOUNDS[name]
+    both = PolicySource((many("long", 20), many("short", 2)), {}, "both")
+    admit(both, timeout=20)
+    monkeypatch.setattr(admission, bound, -1.0)
+    with pytest.raises(InvalidPolicy, match=said) as caught:
+        admit(both, timeout=20)
+    assert not caught.value.fatal
+
+
+def test_what_a_module_costs_to_read_is_found_out_in_the_process_that_may_be_killed() -> None:
+    with pytest.raises(InvalidPolicy, match=r"long\.rego: .*(takes .* for one module|used up|did not finish)"):
+        admit(PolicySource((many("long", 12_000),), {}, "long"), timeout=TIMEOUT)
