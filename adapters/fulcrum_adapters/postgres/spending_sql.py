@@ -71,9 +71,15 @@ DELETE FROM fulcrum.budget_spent WHERE id IN (
   SELECT old.id FROM fulcrum.budget_spent AS old
   WHERE old.series = ANY (%s::bytea[]) AND old.starts > 0 AND old.touched < now() - interval '1 day' AND EXISTS (
     SELECT FROM fulcrum.budget_spent AS newer WHERE newer.series = old.series AND newer.starts > old.starts)
-  FOR UPDATE SKIP LOCKED)
+    AND (old.touched < now() - interval '400 days' OR (
+      SELECT count(DISTINCT (period, timezone)) FROM fulcrum.declared_budgets AS said
+      WHERE said.owner = old.owner AND said.budget = old.budget) < 2)
+  FOR UPDATE OF old SKIP LOCKED)
 """
-"""A window of a bucket has ended once a later one has begun; for a day it may still get what arrives late."""
+"""A window of a bucket has ended once a later one has begun; for a day it may still get what arrives late.
+
+Not so where gateways' files give a budget different periods: a month goes on when another day begins.
+"""
 
 
 def _past(table: LiteralString, lasting: LiteralString, age: LiteralString) -> LiteralString:

@@ -198,8 +198,10 @@ local function claim(number, match, claims, now)
       a = {key = key, ends = ends, limit = limit, committed = 0, reserved = 0, notified = 0, warned = 0,
         marks = marks, fresh = true, index = index, bucket = bucket, life = life}
     elseif a.ends ~= ends then
-      -- The budget's period was changed, and its new window begins when the old one did.
-      a.ends, a.fresh, a.index, a.bucket, a.life = ends, true, index, bucket, life
+      -- The budget's period was changed, and its new window begins when the old one did. Another gateway may still have
+      -- the longer one: what was to live longer does.
+      a.ends, a.fresh, a.index, a.bucket = ends, true, index, bucket
+      a.life = math.max(life, call('PTTL', base .. key))
     end
     local used = a.committed + a.reserved
     local absurd = wanted < 0 or used + wanted > MAX

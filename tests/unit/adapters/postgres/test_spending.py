@@ -348,3 +348,21 @@ def test_what_no_longer_counts_is_forgotten(postgres_config: PostgresConfig, pos
         assert connection.execute("SELECT call FROM fulcrum.budget_ledger").fetchall() == [("open",)]
         starts = connection.execute("SELECT max(starts) FROM fulcrum.budget_spent").fetchone()
         assert starts == (places()[0].starts,)
+
+
+def test_a_window_that_another_shape_may_still_need_is_kept_while_any_window_lasts(
+    postgres_config: PostgresConfig, postgres_database: Database
+) -> None:
+    first = window_at("month", "UTC", NOW).start
+    for call, starts in (("month", first), ("day", places()[0].starts)):
+        spend = Spend(reserved=Amounts(2), places=(places()[0]._replace(starts=starts),))
+        store(postgres_database, [record(call, spend, effect="allow"), finished(call, Amounts(2))])
+    writers = PostgresWriters(postgres_database)
+    writers.declare("w1", "run", {}, NOW, [DAY])
+    writers.declare("w2", "run", {}, NOW, [replace(DAY, period="month")])
+    with closing(superuser(postgres_config)) as connection:
+        for days, left in ((2, 2), (400, 1)):
+            connection.execute("UPDATE fulcrum.budget_spent SET touched = touched - make_interval(days => %s)", (days,))
+            with postgres_database.session("fulcrum_ingest") as session:
+                forget(session, [places()[0]])
+            assert connection.execute("SELECT count(*) FROM fulcrum.budget_spent").fetchone() == (left,)

@@ -11,6 +11,7 @@ from contract.redis_books import begin
 
 from fulcrum_adapters.redis import RedisConfig, RedisHistory, RedisLedger, RedisStore
 from fulcrum_mcp.core.budget import Amounts, Budget, Expire, Rate, Refused, Reserved, Scope
+from fulcrum_mcp.core.window import window_at
 from fulcrum_mcp.errors import Unavailable
 
 pytestmark = [pytest.mark.service, pytest.mark.parts]
@@ -91,6 +92,28 @@ def test_forgotten_window_is_refused_when_the_clock_goes_back(url: str) -> None:
     assert isinstance(apply(ledger, reserve("late", short, at=start)), Refused)
     assert isinstance(apply(ledger, reserve("now", short, at=time.time_ns())), Reserved)
     store.close()
+
+
+def test_window_lives_as_long_as_the_longer_of_two_that_begin_together(store: RedisStore) -> None:
+    """Gateways with different files: one budget has two periods."""
+    ledger, first = RedisLedger(store), window_at("month", "UTC", NOON).start + SECOND
+    month, day = replace(CALLS, period="month"), replace(CALLS, period="day")
+    client = redis.Redis.from_url(store.config.url)
+
+    def life() -> int:
+        (key,) = [key for key in keys(store) if b":a" in key]
+        found = client.pttl(key)
+        assert isinstance(found, int)
+        return found
+
+    begin(store, first)
+    lives: list[int] = []
+    for number, budget in enumerate((day, month, day, month)):
+        assert isinstance(apply(ledger, reserve(f"c{number}", budget, at=first)), Reserved)
+        lives.append(life())
+    client.close()
+    assert lives[0] < lives[1] - 20 * 86_400_000
+    assert min(lives[2:]) > lives[1] - 60_000
 
 
 def test_clock_that_jumps_far_ahead_for_a_while_does_not_take_todays_windows_with_it(store: RedisStore) -> None:
