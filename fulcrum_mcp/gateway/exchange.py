@@ -250,11 +250,12 @@ class Exchange:
         held = self._held(pending)
         if isinstance(held, Ticket) and held is ticket:
             held.halts.append(partial(self._call_off, incoming, message, held))
-        reply: UpstreamReply | Answer | None = None
+        streams = False
         try:
             reply = await self._ask(incoming, message, pending, held)
+            streams = not isinstance(reply, Answer)
         finally:
-            if isinstance(held, Watched) and (reply is None or isinstance(reply, Answer)):
+            if isinstance(held, Watched) and not streams:
                 self.settler.watched.leave(held)
         if isinstance(reply, Answer):
             reply.timings = self._timings(ticket, began)

@@ -47,9 +47,13 @@ class Standing:
             yield
         finally:
             del self._listeners[number]
-            if not self._listeners and self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            if not self._listeners:
+                self._rest()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _tick(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_EVERY, self._tick)

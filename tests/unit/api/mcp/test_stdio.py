@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from gateway_rig import PRINCIPAL, Rig, open_rig
+from kill_switches import switch
 from live_stream import LiveStream, answer, until
 from scripted_server import HANDSHAKE, MODERN, ScriptedServer
 
@@ -15,6 +16,7 @@ from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.api.mcp import stdio
 from fulcrum_mcp.api.mcp.stdio import StdioFace
 from fulcrum_mcp.core.budget import Budget, Scope
+from fulcrum_mcp.core.switch import KillSwitch
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.single import SingleFace
 from fulcrum_mcp.ports import UpstreamRequest
@@ -125,6 +127,27 @@ async def test_session_of_an_older_client_is_kept_for_it() -> None:
         sent = client.rig.servers["files"].requests[-1]
         assert dict(sent.headers)[b"mcp-session-id"] == b"files-1"
         await client.ended("ok")
+
+
+@pytest.mark.parametrize("thrown", [switch(), switch("key", "k1"), switch("server", "files")])
+async def test_stopped_client_of_either_era_gets_nothing_through_and_its_stream_is_closed(thrown: KillSwitch) -> None:
+    stream = LiveStream()
+    server = ScriptedServer("files", answer=lambda _, request: stream.reply if request.verb == "GET" else None)
+    async with piped(server) as client:
+        client.send("initialize", HELLO, id=1)
+        client.send("notifications/initialized")
+        await until(lambda: any(request.verb == "GET" for request in server.requests), "it listens")
+        client.rig.forget()
+        client.rig.throw(thrown)
+        async with asyncio.timeout(1):
+            await stream.reply.closed.wait()
+        client.send("completion/complete", {"argument": {"name": "a", "value": "LEAK"}}, id=2)
+        client.send("ping", {"_meta": META}, id=3)
+        client.send("notifications/LEAK")
+        lines = await client.got(3)
+        assert [line["error"]["code"] for line in sorted(lines[1:], key=lambda line: line["id"])] == [403001, 403001]
+        await client.end()
+        assert server.requests == []
 
 
 @pytest.mark.parametrize(
