@@ -25,23 +25,25 @@ def books(valkey_url: str) -> Iterator[RedisStore]:
     opened.close()
 
 
+class Clock:
+    """This machine's, as the books see it."""
+
+    def __init__(self) -> None:
+        self.off = 0
+
+    def time_ns(self) -> int:
+        return time.time_ns() + self.off
+
+
 @pytest.fixture
 def off(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], int]:
-    """This machine's clock is off by so many seconds; the time it shows."""
-
-    class Clock:
-        shown = time.time_ns
-
-        def time_ns(self) -> int:
-            return Clock.shown()
-
+    """Set the clock off by so many seconds; the time that it shows."""
     clock = Clock()
     monkeypatch.setattr(store, "time", clock)
 
     def set_off(seconds: float) -> int:
-        at = time.time_ns() + round(seconds * 1e9)
-        Clock.shown = lambda *_: at  # type: ignore[assignment]
-        return at
+        clock.off = round(seconds * 1e9)
+        return clock.time_ns()
 
     return set_off
 
