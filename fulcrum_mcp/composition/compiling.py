@@ -23,11 +23,13 @@ class _Turns:
 
     def __init__(self) -> None:
         self._gone = threading.Event()
-        self._began = time.thread_time()
+        self._began: float | None = None
+        """The processor time of the reading thread when its last module began."""
 
     def __call__(self) -> None:
         """Wait as long as the last module took. Raises `_Overtaken`."""
-        if self._gone.wait(min(time.thread_time() - self._began, _LONGEST)):
+        took = 0.0 if self._began is None else time.thread_time() - self._began
+        if self._gone.wait(min(took, _LONGEST)):
             raise _Overtaken
         self._began = time.thread_time()
 
