@@ -53,9 +53,13 @@ def policies_tried_once() -> Iterator[None]:
         known = compiled.get(source_digest(source)) or RegoEngine(source, max_input=max_input)
         return compiled.setdefault(source_digest(source), known)
 
+    async def beside(source: PolicySource, max_input: int) -> RegoEngine:
+        return engine(source, max_input=max_input)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "admit", once)
         patch.setattr(snapshots, "RegoEngine", engine)
+        patch.setattr(snapshots, "compile_beside", beside)
         yield
 
 
