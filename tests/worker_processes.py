@@ -1,6 +1,7 @@
 """`fulcrum up --workers N` as a process that a test starts: which worker answers, and which process each of them is."""
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -114,7 +115,9 @@ class Workers(Up):
         assert self.process is not None
         found: dict[int, int] = {}
         for child in psutil.Process(self.process.pid).children():
-            variable = child.environ().get("FULCRUM_WORKER")
+            variable = None
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                variable = child.environ().get("FULCRUM_WORKER")
             if variable is not None:
                 found[json.loads(variable)["seat"][0]] = child.pid
         return found
