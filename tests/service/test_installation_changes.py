@@ -44,6 +44,11 @@ async def holds(installation: Installation, words: str, since: float, within: fl
 async def test_changes_through_one_replica_hold_on_all_within_a_second(tmp_path: Path) -> None:
     async with open_installation(tmp_path, processors=0, options=()) as installation:
         first, second = installation.replicas
+
+        async def connected() -> bool:
+            return all(["detail" not in (await replica.ready())["stream"] for replica in installation.replicas])
+
+        await until(connected, "NATS, which a replica waits for beside its calls", 30)
         assert "not_listed" in await said(first), "without policies everything is denied"
         one, other = target(first), target(second)
         policy = {"p.rego": "package fulcrum.policies.p\n\nallow := true\n"}

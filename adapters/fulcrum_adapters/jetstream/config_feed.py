@@ -17,6 +17,8 @@ from fulcrum_mcp.errors import Unavailable
 __all__ = ["JetStreamConfigFeed"]
 
 _STREAM: Final = "KV_FULCRUM_CONFIG"
+_SOON: Final = 0.25
+"""Seconds to wait for the bucket: where it is missing and others listen, nobody says so, and the next news wait."""
 _NO_REVISION: Final = 1 << 63
 """No store counts so far."""
 
@@ -54,7 +56,7 @@ class JetStreamConfigFeed:
         """See `ConfigFeed`."""
         letter = Letter(CONFIG, json.dumps({"revision": revision, "digest": digest}).encode(), _STREAM)
         try:
-            await self._post.send([letter])
+            await self._post.send([letter], _SOON)
         except Unavailable:  # without the stream those who listen hear it, and nobody acknowledges
             await ensure_streams(self._connection)
             await self._post.send([letter])
