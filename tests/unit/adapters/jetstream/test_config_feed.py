@@ -76,3 +76,18 @@ async def test_announcing_to_nobody_says_so(own_nats: NatsServer) -> None:
     made = JetStreamConfigFeed(connection)
     with pytest.raises(Unavailable, match="not connected"):
         await made.announce(1, "")
+
+
+async def test_a_bucket_that_is_not_there_yet_holds_up_no_news(own_nats: NatsServer) -> None:
+    """Others listen, so no answer comes that nobody does; and none that it is kept."""
+    connection = Connection(nats_config(own_nats.url, 8.0))
+    made = JetStreamConfigFeed(connection)
+    connection.start()
+    await connection.ready()
+    _, other = await feed(own_nats)
+    watching = other.watch()
+    async with asyncio.timeout(4):
+        await made.announce(1, "")
+    await heard(watching, 1)
+    await made.close()
+    await other.close()
