@@ -1,7 +1,6 @@
 """The journal over a log whose durable step is taken elsewhere, and when what nobody waits for is written."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from journal_calls import Calls, draft, reached, spin, subjects
@@ -14,28 +13,15 @@ from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 from fulcrum_mcp.ports import DistantLog
 
+pytest_plugins = ["journal_rig"]
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def log() -> DistantGatedLog:
-    return DistantGatedLog()
-
-
-@pytest.fixture
-def ledger() -> MoodyLedger:
-    return MoodyLedger()
-
-
-@pytest.fixture
-async def journal(log: DistantGatedLog, ledger: MoodyLedger) -> AsyncIterator[Journal]:
-    assert isinstance(log, DistantLog)
-    opened = Journal(ledger, log)
-    opened.start()
-    await opened.run(lambda: None)
-    yield opened
-    log.gate.set()
-    await opened.close()
+    made = DistantGatedLog()
+    assert isinstance(made, DistantLog)
+    return made
 
 
 def settled(call: str) -> Settlement:

@@ -121,14 +121,19 @@ async def test_ledger_that_works_again_is_known_without_a_call(far: tuple[Journa
     await until(lambda: journal.failing is None, "it is asked again")
 
 
-async def test_close_tells_a_ledger_that_failed_for_a_moment_what_is_settled(log: GatedLog) -> None:
-    """What nobody gives back counts until it runs out."""
+async def settling_with_a_ledger_that_fails(log: GatedLog) -> tuple[Journal, FarLedger]:
     ledger = FarLedger()
     journal = Journal(ledger, log)
     journal.start()
     await Calls(journal).admit("c1")
     ledger.broken = Unavailable("down")
     journal.settle(Settlement(Commit("c1", 0, None, now_ns()), lambda: draft("c1", "finished")))
+    return journal, ledger
+
+
+async def test_close_tells_a_ledger_that_failed_for_a_moment_what_is_settled(log: GatedLog) -> None:
+    """What nobody gives back counts until it runs out."""
+    journal, ledger = await settling_with_a_ledger_that_fails(log)
     asyncio.get_running_loop().call_later(0.2, setattr, ledger, "broken", None)
     await journal.close()
     assert subjects(log, "finished") == ["c1"]
@@ -136,12 +141,7 @@ async def test_close_tells_a_ledger_that_failed_for_a_moment_what_is_settled(log
 
 
 async def test_close_ends_while_the_ledger_fails(log: GatedLog) -> None:
-    ledger = FarLedger()
-    journal = Journal(ledger, log)
-    journal.start()
-    await Calls(journal).admit("c1")
-    ledger.broken = Unavailable("down")
-    journal.settle(Settlement(Commit("c1", 0, None, now_ns()), lambda: draft("c1", "finished")))
+    journal, _ = await settling_with_a_ledger_that_fails(log)
     async with asyncio.timeout(3):
         await journal.close()
     assert subjects(log, "finished") == []
