@@ -17,6 +17,7 @@ _REMEDIES = {
     "NOAUTH": "wants a password; put it into redis.url",
     "WRONGPASS": "does not accept the user and password of redis.url",
     "NOPERM": "does not permit the user of redis.url what the ledger needs (EVALSHA, SCRIPT, INFO and our keys)",
+    "NOSCRIPT": "forgets its scripts as soon as they are loaded; see who sends it SCRIPT FLUSH",
     "WRONGTYPE": "holds other things under our keys; choose another redis.prefix",
     "MISCONF": "cannot write its data to its disk; see its log",
     "MASTERDOWN": "is a replica without its primary; point redis.url at the primary",
@@ -29,6 +30,7 @@ _REMEDIES = {
 }
 _CLASSES = (
     (exceptions.ReadOnlyError, "READONLY"),
+    (exceptions.NoScriptError, "NOSCRIPT"),
     (exceptions.BusyLoadingError, "LOADING"),
     (exceptions.OutOfMemoryError, "OOM"),
     (exceptions.NoPermissionError, "NOPERM"),

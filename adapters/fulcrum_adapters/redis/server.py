@@ -22,6 +22,8 @@ from fulcrum_mcp.errors import Unavailable
 __all__ = ["RedisServer", "Script"]
 
 Argument = str | bytes
+_LOADS = 3
+"""Times that a script is loaded for one call; somebody may flush it between its loading and its use."""
 
 
 class Script:
@@ -90,13 +92,14 @@ class RedisServer:
                 self._pool.release(connection)
 
     def _known(self, connection: Any, until: float, words: tuple[Argument, ...], script: Script | None) -> Any:
-        """The answer, also of a server that does not know the script: then nothing was done yet."""
-        try:
-            return self._ask(connection, until, *words)
-        except NoScriptError:
-            if script is None or _said(self._ask(connection, until, "SCRIPT", "LOAD", script.body)) != script.sha:
-                raise InvalidResponse("the script was damaged on its way") from None
-            return self._ask(connection, until, *words)
+        """The answer, also of a server that forgets the script meanwhile: where it does not know it, nothing was done."""
+        for _ in range(_LOADS):
+            try:
+                return self._ask(connection, until, *words)
+            except NoScriptError:
+                if script is None or _said(self._ask(connection, until, "SCRIPT", "LOAD", script.body)) != script.sha:
+                    raise InvalidResponse("the script was damaged on its way") from None
+        return self._ask(connection, until, *words)
 
     def _ask(self, connection: Any, until: float, *words: Argument) -> Any:
         within = min(self.config.timeout, until - time.monotonic())

@@ -9,7 +9,7 @@ import pytest
 
 from fulcrum_adapters.redis import RedisConfig, RedisLedger, RedisStore
 from fulcrum_adapters.redis.breaker import PAUSE
-from fulcrum_adapters.redis.server import RedisServer
+from fulcrum_adapters.redis.server import RedisServer, Script
 from fulcrum_mcp.core.budget import Expire
 from fulcrum_mcp.errors import Unavailable
 
@@ -113,6 +113,30 @@ def test_what_may_have_been_done_is_told_as_doubtful(answer: bytes | None, says:
         fault = told(port)
     assert says in str(fault)
     assert fault.doubtful
+
+
+FORGOTTEN = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
+
+
+def test_script_forgotten_between_its_loading_and_its_use_is_loaded_again() -> None:
+    script = Script("ledger.lua")
+    loaded = f"${len(script.sha)}\r\n{script.sha}\r\n".encode()
+    with answering(FORGOTTEN, loaded, FORGOTTEN, loaded, b"$4\r\ndone\r\n") as port:
+        server = RedisServer(RedisConfig(f"redis://127.0.0.1:{port}", timeout=5))
+        assert server.run(script, "key") == b"done"
+        server.close()
+
+
+def test_script_that_is_never_kept_was_certainly_not_run() -> None:
+    script = Script("ledger.lua")
+    loaded = f"${len(script.sha)}\r\n{script.sha}\r\n".encode()
+    with answering(*([FORGOTTEN, loaded] * 3), FORGOTTEN) as port:
+        server = RedisServer(RedisConfig(f"redis://127.0.0.1:{port}", timeout=5))
+        with pytest.raises(Unavailable) as caught:
+            server.run(script, "key")
+        server.close()
+    assert "SCRIPT FLUSH" in str(caught.value)
+    assert not caught.value.doubtful
 
 
 @pytest.mark.parametrize(
