@@ -92,7 +92,7 @@ class RedisServer:
                 self._pool.release(connection)
 
     def _known(self, connection: Any, until: float, words: tuple[Argument, ...], script: Script | None) -> Any:
-        """The answer, also of a server that forgets the script meanwhile: where it does not know it, nothing was done."""
+        """The answer, also of a server that forgets the script meanwhile: while it is unknown, nothing is done."""
         for _ in range(_LOADS):
             try:
                 return self._ask(connection, until, *words)
