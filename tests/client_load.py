@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+import time
 from typing import Any
 
 from governed_processes import Governed, until
+from stalls import Stalls
 
 __all__ = ["Load"]
 
@@ -12,7 +14,7 @@ __all__ = ["Load"]
 class Load:
     """`answered`, `refused` and `lost` say what became of each call."""
 
-    def __init__(self, governed: Governed, seed: int) -> None:
+    def __init__(self, governed: Governed, seed: int, stalls: Stalls | None = None) -> None:
         self.governed = governed
         self.answered: dict[str, str] = {}
         """Text -> `ok` or `denied`."""
@@ -20,7 +22,8 @@ class Load:
         """Denied because a part failed: nobody may have seen them."""
         self.lost = 0
         self.slowest = 0.0
-        """Seconds of the longest refusal."""
+        """Seconds of the longest refusal, without `stalls`."""
+        self._stalls = stalls
         self._random = random.Random(seed)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -39,16 +42,16 @@ class Load:
             number += 1
             text = f"{client}-{number}"
             tool = "tight" if self._random.random() < 0.3 else "mark"
-            began = asyncio.get_running_loop().time()
+            began = time.monotonic()
             answer = await self.governed.call(tool, text)
             if answer is None:
                 self.lost += 1
                 while not self._stopping and not self.governed.running.is_set():
                     await asyncio.wait([asyncio.ensure_future(self.governed.running.wait())], timeout=0.1)
                 continue
-            self._note(text, answer, asyncio.get_running_loop().time() - began)
+            self._note(text, answer, began)
 
-    def _note(self, text: str, answer: dict[str, Any], seconds: float) -> None:
+    def _note(self, text: str, answer: dict[str, Any], began: float) -> None:
         assert "result" in answer, answer
         result = answer["result"]
         if not result.get("isError"):
@@ -57,7 +60,9 @@ class Load:
         reason = result["_meta"]["dev.fulcrum/decision"]["reasons"][0]
         if reason["code"] == "unavailable":
             self.refused.append(text)
-            self.slowest = max(self.slowest, seconds)
+            now = time.monotonic()
+            if now - began > self.slowest:
+                self.slowest = max(self.slowest, self._stalls.own(began, now) if self._stalls else now - began)
         else:
             self.answered[text] = "denied"
 

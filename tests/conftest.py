@@ -1,6 +1,7 @@
 """The real servers, for every test that asks for one; and logs that no test leaves configured for the next."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,3 +22,15 @@ def plain_logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(structlog, "configure", forgetful)
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def progress(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Puts a line on the terminal at once: how far a test of many minutes has come."""
+
+    def say(line: str) -> None:
+        with capsys.disabled():
+            sys.stdout.write(f"\n{line}")
+            sys.stdout.flush()
+
+    return say

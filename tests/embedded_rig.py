@@ -10,9 +10,9 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.composition.backing import Processing
 from fulcrum_mcp.composition.control import admin_key
 from fulcrum_mcp.composition.server import Server, open_server
+from fulcrum_mcp.ports import PolicyEngine
 from fulcrum_mcp.processor import Processor
 from fulcrum_mcp.settings import Settings, load
 
@@ -104,6 +105,22 @@ class Embedded:
         lines = [(b"host", b"127.0.0.1:8080"), (b"content-type", b"application/json"), *headers]
         lines.append((b"accept", b"application/json, text/event-stream"))
         return await self.app.request("POST", path, lines, json.dumps(document).encode())
+
+    @contextmanager
+    def judged_by(self, engine: PolicyEngine) -> Iterator[None]:
+        """By an engine that was put in behind everybody's back; a look at the folder of policies leaves it there."""
+        plane = self.server.plane
+        good = plane.holder.current.engine
+
+        def judge(by: PolicyEngine) -> None:
+            plane.snapshots._engine = by
+            plane.holder.current = replace(plane.holder.current, engine=by)
+
+        judge(engine)
+        try:
+            yield
+        finally:
+            judge(good)
 
     async def get(self, path: str) -> Exchanged:
         """From the REST face, as the operator."""

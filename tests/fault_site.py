@@ -69,6 +69,8 @@ deny contains "often" if {
 	input.history.calls.by_tool["marks__mark"] > 1000000
 }
 """
+_NOTICED = 0.5
+"""Seconds after which it is looked what of them the machine took."""
 BLIND = "fulcrum_forwarded_without_decision_total"
 
 
@@ -99,6 +101,7 @@ class Answer:
     kind: str
     """`ok`, `upstream` (a tool error of its own making), the code of the decision's first reason, or `HTTP STATUS`."""
     seconds: float
+    """Without what the machine took (`stalls`)."""
     text: str
     retry_after: int | None = None
 
@@ -176,7 +179,9 @@ class Site:
             ) as reply,
         ):
             body = await reply.read()
-        seconds = time.monotonic() - began
+        seconds = (now := time.monotonic()) - began
+        if seconds > _NOTICED:
+            seconds = self.installation.stalls.own(began, now)
         answer = (
             read_answer(body, seconds) if reply.status == 200 else Answer(f"HTTP {reply.status}", seconds, str(body))
         )

@@ -24,6 +24,7 @@ from servers.nats import NatsServer
 from servers.postgres import PostgresServer
 from servers.proxy import FaultProxy
 from servers.valkey import ValkeyServer
+from stalls import Stalls
 
 from fulcrum_adapters.postgres.audit_reader import PostgresAuditReader
 from fulcrum_adapters.postgres.config import PostgresConfig
@@ -37,7 +38,7 @@ from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.wire import encode
 from fulcrum_mcp.settings import load
 
-__all__ = ["STREAM", "Installation", "Processor", "Replica", "all_well", "open_installation"]
+__all__ = ["PATIENT", "STREAM", "Installation", "Processor", "Replica", "all_well", "open_installation"]
 
 ADMIN = "flcrm_sk_adm1nkey_" + "a1b2c3d4e5f6g7h8" * 3
 CONFIG = """\
@@ -65,6 +66,8 @@ STREAM = """
 durability = "stream"
 """
 """No spool: a record is durable once NATS has it."""
+PATIENT = {"FULCRUM_REDIS_TIMEOUT": "5.0"}
+"""Where nothing fails, a machine that is slow for half a second is no reason to deny a call."""
 
 
 class Replica(Up):
@@ -130,9 +133,19 @@ class Installation:
         self.replicas: list[Replica] = []
         self.processors: list[Processor] = []
         self.database = ""
+        self.stalls = Stalls(self._pids, folder)
+
+    def _pids(self) -> Iterator[int]:
+        """Of those who stand between a call and its answer."""
+        yield os.getpid()
+        for each in [*self.replicas, *self.parts.values()]:
+            process = each.process if isinstance(each, Replica) else each._process
+            if process is not None:
+                yield process.pid
 
     def open(self) -> None:
         """Start the parts, and know what the processes are told."""
+        self.stalls.__enter__()
         for part in self.parts.values():
             part.start()
         self.database = self.postgres.create_database()
@@ -243,6 +256,7 @@ class Installation:
         for part in self.parts.values():
             part.resume()
             await asyncio.to_thread(part.kill)
+        self.stalls.__exit__(None, None, None)
 
 
 @contextlib.asynccontextmanager
@@ -256,6 +270,7 @@ async def open_installation(
     more: str = "",
     options: Sequence[str] = ("--policies", "allow_all"),
     anonymous: bool = True,
+    environ: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Installation]:
     """Start all of it, serving."""
     async with AsyncExitStack() as stack:
@@ -263,6 +278,7 @@ async def open_installation(
         installation = Installation(folder, url, direct=direct, tight=tight, more=more, anonymous=anonymous)
         stack.push_async_callback(installation.close)
         await asyncio.to_thread(installation.open)
+        installation.environ |= environ or {}
         await installation.add(replicas, processors, options)
         await installation.serving()
         yield installation

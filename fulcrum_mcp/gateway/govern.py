@@ -22,10 +22,11 @@ from fulcrum_mcp.core.switch import KillSwitch, stop_reason
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.gateway.denial import Denial, told
 from fulcrum_mcp.gateway.ids import new_id, now_ns
-from fulcrum_mcp.gateway.journal import RESERVATION_TTL, Journal
+from fulcrum_mcp.gateway.journal import Journal
 from fulcrum_mcp.gateway.listing import ListLaw
 from fulcrum_mcp.gateway.policy_input import policy_document, redacted_document
 from fulcrum_mcp.gateway.records import decided_draft
+from fulcrum_mcp.gateway.renewal import RESERVATION_TTL
 from fulcrum_mcp.gateway.settle import Settler
 from fulcrum_mcp.gateway.snapshot import Snapshot, SnapshotHolder
 from fulcrum_mcp.gateway.ticket import Judged, Ticket, amounts_of, scopes_of, subject_of

@@ -12,25 +12,24 @@ every call that waited for it; what was reserved, or may have been, is given bac
 """
 
 import asyncio
-import contextlib
-import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from queue import SimpleQueue
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import structlog
 
 from fulcrum_mcp.core.audit import RecordDraft
-from fulcrum_mcp.core.budget import Expire, Operation, Outcome, Refused, Release, Renew, Reserve, Reserved
+from fulcrum_mcp.core.budget import Operation, Outcome, Refused, Release, Reserve, Reserved
 from fulcrum_mcp.errors import Unavailable
-from fulcrum_mcp.gateway.complaint import Complaint
+from fulcrum_mcp.gateway.appending import Appending
 from fulcrum_mcp.gateway.ids import now_ns
+from fulcrum_mcp.gateway.overdue import Overdue, Side
 from fulcrum_mcp.gateway.reach import BUSY_PAUSE, Reach
 from fulcrum_mcp.gateway.records import ledger_event_draft
+from fulcrum_mcp.gateway.renewal import RETRY, Renewal
 from fulcrum_mcp.gateway.tick import Admission, Settlement, Tick, ends_of, wake
-from fulcrum_mcp.ports import AuditLog, BudgetLedger, DistantLog
+from fulcrum_mcp.ports import AuditLog, BudgetLedger
 
 __all__ = ["Journal", "Settlement"]
 
@@ -43,17 +42,10 @@ MOST_TURNS: Final = 8
 """Turns of the loop for which a tick may wait for more calls."""
 MOST_SETTLEMENTS: Final = 1024
 """In one tick."""
-RETRY: Final = 0.5
-"""Seconds until a tick that failed is tried again for what is still owed."""
 LAST_TURNS: Final = 10
 """Turns of the loop in which calls that were ended with the gateway may still settle."""
 LAST_TRIES: Final = 2
 """How often, at the end, a ledger that has failed is told again what is settled."""
-RENEW_EVERY: Final = 20.0
-RESERVATION_TTL: Final = 90
-"""Seconds; a live writer renews long before."""
-
-Side = Literal["ledger", "log"]
 
 _log = structlog.get_logger("fulcrum.journal")
 
@@ -64,12 +56,9 @@ class Journal:
     def __init__(self, ledger: BudgetLedger, log: AuditLog) -> None:
         self._ledger = ledger
         self._log = log
-        self._distant = log if isinstance(log, DistantLog) else None
-        self._patience = PATIENCE if ledger.quick else SHARED_PATIENCE
-        self._remedy = (
-            "check the disk of the data folder" if ledger.quick else "check the ledger's server and this disk"
-        )
-        self._reach = Reach(quick=ledger.quick, patience=self._patience)
+        patience = PATIENCE if ledger.quick else SHARED_PATIENCE
+        remedy = "check the disk of the data folder" if ledger.quick else "check the ledger's server and this disk"
+        self._reach = Reach(quick=ledger.quick, patience=patience)
         self._loop = asyncio.get_running_loop()
         self._admissions: list[Admission] = []
         """Those that wait for the ledger."""
@@ -80,7 +69,6 @@ class Journal:
         self._ended: list[Settlement] = []
         self._owed: list[RecordDraft] = []
         """Records whose ledger part is done and that a failing log has not taken yet."""
-        self._queue: SimpleQueue[Tick | None] = SimpleQueue()
         self._asking = self._writing = False
         self._asked_again = 0.0
         """Until then a ledger that has failed is asked for calls only."""
@@ -93,13 +81,13 @@ class Journal:
         self._gathered = self._turns = 0
         self._closing = False
         self._idle = asyncio.Event()
-        self._waiting: deque[tuple[float, asyncio.Future[Outcome | None], Side]] = deque()
-        self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._thread = threading.Thread(target=self._write, name="fulcrum-journal", daemon=True)
+        self._retries: dict[Side, asyncio.TimerHandle] = {}
+        self._appending = Appending(log, self._written)
         self.faults = 0
         """Steps of the ledger or of the log that failed, for health."""
-        self._not_renewed = Complaint()
         self._failing: dict[Side, str] = {}
+        self._overdue = Overdue(patience, remedy, self._failing.__setitem__)
+        self._renewal = Renewal(ledger, log.writer, self._reach, lambda: self._works("ledger"))
 
     @property
     def failing(self) -> str | None:
@@ -113,9 +101,9 @@ class Journal:
 
     def start(self) -> None:
         """Begin; reservations of this writer are renewed from now on."""
-        self._thread.start()
-        self._renew()
-        self._look_after()
+        self._appending.start()
+        self._renewal.renew()
+        self._overdue.look()
 
     async def admit(
         self,
@@ -137,7 +125,7 @@ class Journal:
         future: asyncio.Future[Outcome | None] = self._loop.create_future()
         side: Side = "log" if reserve is None else "ledger"
         (self._ready if reserve is None else self._admissions).append(Admission(reserve, build, abandon, future))
-        self._waiting.append((self._loop.time(), future, side))
+        self._overdue.wait(future, side)
         self._schedule()
         try:
             return await future
@@ -259,8 +247,7 @@ class Journal:
             self._settlements.extend(Settlement(Release(item.call, item.leg, at), None) for item in reserves)
         self._asked_again = self._loop.time() + RETRY
         self._fail(admissions, fault, "ledger")
-        if not self._closing:
-            self._later("renew", RETRY, self._renew)  # so that it is known to work again, whoever calls
+        self._renewal.soon()
 
     def _reserved(
         self,
@@ -270,7 +257,7 @@ class Journal:
         settled: int,
     ) -> None:
         """The ledger's part is done: what is left is the log's."""
-        self._failing.pop("ledger", None)
+        self._works("ledger")
         for _ in settlements:
             self._settlements.popleft()
         for outcome in outcomes:
@@ -308,32 +295,13 @@ class Journal:
             self._refuse(admissions, fault)
             return
         self._writing = True
-        tick = Tick(admissions, owed, block)
-        if self._distant is None:
-            self._queue.put(tick)
-        else:
-            self._distant.begin(block, lambda fault: self._tell(tick, fault))
-
-    def _write(self) -> None:
-        """The writer thread: one durable step for each tick; idle where the log is distant."""
-        while (tick := self._queue.get()) is not None:
-            fault: Exception | None = None
-            try:
-                self._log.write(tick.block)
-            except Exception as caught:  # noqa: BLE001 - fail closed: every call of this tick is denied
-                fault = caught
-            self._tell(tick, fault)
-
-    def _tell(self, tick: Tick, fault: Exception | None) -> None:
-        """On any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and everybody who waited with it
-            self._loop.call_soon_threadsafe(self._written, tick, fault)
+        self._appending.append(Tick(admissions, owed, block))
 
     def _written(self, tick: Tick, fault: Exception | None) -> None:
         self._writing = False
         self._log.conclude(tick.block, written=fault is None)
         if fault is None:
-            self._failing.pop("log", None)
+            self._works("log")
             wake(tick.admissions)
         else:
             self._owed = tick.owed + self._owed
@@ -360,15 +328,14 @@ class Journal:
         wake(admissions)
         _log.error("tick failed", reason=self._failing[side], admissions=len(admissions))
         if not self._closing:
-            self._later(f"retry {side}", RETRY, self._schedule)
+            if side in self._retries:
+                self._retries[side].cancel()
+            self._retries[side] = self._loop.call_later(RETRY, self._schedule)
         else:
             self._idle.set()
 
-    def _later(self, name: str, seconds: float, work: Callable[[], None]) -> None:
-        timer = self._timers.get(name)
-        if timer is not None:
-            timer.cancel()
-        self._timers[name] = self._loop.call_later(seconds, work)
+    def _works(self, side: Side) -> None:
+        self._failing.pop(side, None)
 
     def _give_back(self, admissions: Sequence[Admission]) -> None:
         at = now_ns()
@@ -387,49 +354,22 @@ class Journal:
             _log.warning("reservations not given back yet", reason=str(fault), count=len(releases))
             self._settlements.extend(Settlement(release, None) for release in releases)
 
-    def _renew(self) -> None:
-        """Prolong what this writer holds, and commit what dead ones have let expire."""
-        at = now_ns()
-        operations: list[Operation] = [Renew(self.writer, at, RESERVATION_TTL), Expire(at)]
-        self._reach.ask(lambda: self._ledger.apply(operations), self._renewed)
-
-    def _renewed(self, _: object, fault: Exception | None) -> None:
-        pause = RENEW_EVERY
-        if fault is None:
-            self._failing.pop("ledger", None)
-            self._not_renewed.over()
-        else:
-            pause = RETRY
-            if not (isinstance(fault, Unavailable) and fault.busy) and self._not_renewed.due(str(fault)):
-                _log.warning("reservations not renewed", reason=str(fault))
-        if not self._closing:
-            self._later("renew", pause, self._renew)
-
-    def _look_after(self) -> None:
-        """Deny what waits too long: a disk or a store that hangs must not hang the calls."""
-        waiting, late = self._waiting, self._loop.time() - self._patience
-        while waiting and (waiting[0][1].done() or waiting[0][0] < late):
-            _, future, side = waiting.popleft()
-            if not future.done():
-                why = self._failing[side] = f"the journal has not answered for {self._patience} s; {self._remedy}"
-                future.set_exception(Unavailable(why))
-        self._later("look", self._patience / 10, self._look_after)
-
     async def close(self) -> None:
         """Commit what is queued and stop the thread. Idempotent."""
         if self._closing:
             return
         self._closing = True
-        for timer in self._timers.values():
+        self._renewal.stop()
+        self._overdue.stop()
+        for timer in self._retries.values():
             timer.cancel()
-        if self._thread.is_alive():
+        if self._appending.runs:
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._drain()
             except TimeoutError:
                 _log.error("not everything was committed", reason="the log does not answer")
-            self._queue.put(None)
-            await asyncio.to_thread(self._thread.join, PATIENCE)
+            await self._appending.stop(PATIENCE)
         self._reach.close()
         await asyncio.to_thread(self._log.close)
 

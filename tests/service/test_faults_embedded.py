@@ -228,18 +228,15 @@ async def test_a_spool_that_is_removed_denies_and_begins_anew(gateway: Embedded)
 
 async def test_an_engine_that_panics_denies(gateway: Embedded) -> None:
     """Admission refuses such a policy where it can; so it is put in behind its back."""
-    holder = gateway.server.plane.holder
-    good = holder.current
     text = (
         "package fulcrum.policies.bad\n\nimport rego.v1\n\n"
         'allow if input.phase == "list"\n\nallow if strings.count(input.arguments.text, "") > 0\n'
     )
-    holder.current = replace(good, engine=engine_of(text))
-    for _ in range(3):
-        said = await gateway.denied()
-        assert "panicked" in said
-        assert "policy bad" in said
-    holder.current = good
+    with gateway.judged_by(engine_of(text)):
+        for _ in range(3):
+            said = await gateway.denied()
+            assert "panicked" in said
+            assert "policy bad" in said
     assert await gateway.call() == ""
 
 
@@ -255,11 +252,9 @@ class Failing:
 
 
 async def test_an_engine_that_does_not_answer_denies(gateway: Embedded) -> None:
-    holder = gateway.server.plane.holder
-    good = holder.current
-    holder.current = replace(good, engine=Failing(good.engine.info, Unavailable("the engine does not answer")))
-    assert "(unavailable): the engine does not answer" in await gateway.denied()
-    holder.current = good
+    info = gateway.server.plane.holder.current.engine.info
+    with gateway.judged_by(Failing(info, Unavailable("the engine does not answer"))):
+        assert "(unavailable): the engine does not answer" in await gateway.denied()
     assert await gateway.call() == ""
 
 
@@ -273,15 +268,13 @@ async def test_a_fault_that_nobody_foresaw_denies_and_the_log_knows_it(
             logged.append(call)
 
     monkeypatch.setattr(govern_module, "_log", Log())
-    holder = gateway.server.plane.holder
-    good = holder.current
-    holder.current = replace(good, engine=Failing(good.engine.info, RuntimeError("a bug")))
-    said = await gateway.denied()
+    info = gateway.server.plane.holder.current.engine.info
+    with gateway.judged_by(Failing(info, RuntimeError("a bug"))):
+        said = await gateway.denied()
     assert "(unavailable)" in said
     assert len(logged) == 1
     assert f"the gateway's log knows {logged[0]}" in said
     assert "a bug" not in said
-    holder.current = good
     assert await gateway.call() == ""
 
 
@@ -342,6 +335,6 @@ async def test_a_call_under_way_when_the_clock_jumps_is_charged_once(
 
         await until(seen, "the upstream has the call")
         clock.jump(seconds)
-        gateway.server.plane.journal._renew()
+        gateway.server.plane.journal._renewal.renew()
         assert await under_way == ""
         assert await gateway.call() == ""

@@ -6,7 +6,6 @@ import pytest
 from fault_cells import CELLS, Cell
 from fault_checks import LIMITED, LONG, each, ends_well, goes_on, refuses, through
 from fault_site import Site, open_site
-from governed_processes import until
 from installation_rig import Replica
 
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -48,7 +47,7 @@ async def without_nats(site: Site, cell: Cell) -> None:
         async def everywhere() -> bool:
             return (await site.call(site.pair[1], "spare")).kind == "stopped"
 
-        await until(everywhere, "the kill switch holds on the other replica", POLLED)
+        await site.installation.stalls.until(everywhere, "the kill switch holds on the other replica", POLLED)
     finally:
         await site.lift(site.pair[0], "tool:marks__spare")
     if cell.fault == "refuse":

@@ -8,7 +8,6 @@ import pytest
 from fault_cells import CELLS, Cell
 from fault_checks import LIMITED, LONG, SECOND, each, ends_well, goes_on, refuses, right_or_refused, through
 from fault_site import Site, open_site
-from governed_processes import until
 from installation_rig import Replica
 
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -54,20 +53,22 @@ async def without_redis(site: Site, cell: Cell) -> None:
     )
     right_or_refused(burst)
     if cell.use == "none":
-        assert sum(answer.kind == "ok" for answer in burst) == 16, "as many as match no budget"
+        assert sum(answer.kind == "ok" for answer in burst) == 16, f"not as many as match no budget: {burst}"
         refuses([answer for answer in burst if answer.kind != "ok"])
     assert (await site.ask(site.pair[0], "GET", "/api/v1/keys"))[0] == 200
     assert (await site.throw(site.pair[0], "tool:marks__spare"))[0] == 201
+
+    stalls = site.installation.stalls
 
     async def everywhere() -> bool:
         return (await site.call(site.pair[1], "spare")).kind == "stopped"
 
     try:
-        await until(everywhere, "the kill switch holds on the other replica", SECOND)
+        await stalls.until(everywhere, "the kill switch holds on the other replica", SECOND)
     finally:
         await site.lift(site.pair[0], "tool:marks__spare")
     for replica in site.pair:
-        await until(partial(lifted, site, replica), "it is lifted", SECOND)
+        await stalls.until(partial(lifted, site, replica), f"it is lifted on {replica.name}", SECOND)
 
 
 async def lifted(site: Site, replica: Replica) -> bool:

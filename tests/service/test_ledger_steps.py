@@ -8,7 +8,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,27 +155,32 @@ async def test_a_sample_of_messages_places_and_harms(unharmed: Outcome, tmp_path
     cells = sample(unharmed.steps)
     assert {cell.step.kind for cell in cells if cell.step} == KINDS
     assert {(cell.place, cell.harm) for cell in cells} == {(place, harm) for place in PLACES for harm in HARMS}
-    _all_well(await run_all(tmp_path, cells, LANES), unharmed)
+    _all_well(await run_all(tmp_path, cells, LANES), unharmed, aside)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("harm", HARMS)
-async def test_every_message_in_both_places(unharmed: Outcome, tmp_path: Path, harm: str) -> None:
-    _all_well(await run_all(tmp_path, every(unharmed.steps, harm), LANES), unharmed)
+async def test_every_message_in_both_places(
+    unharmed: Outcome, tmp_path: Path, harm: str, progress: Callable[[str], None]
+) -> None:
+    _all_well(await run_all(tmp_path, every(unharmed.steps, harm), LANES, progress), unharmed, progress)
 
 
-def _all_well(outcomes: Sequence[Outcome], unharmed: Outcome) -> None:
+def aside(line: str) -> None:
+    """Shown where the test fails."""
+    sys.stderr.write(f"\n{line}")
+
+
+def _all_well(outcomes: Sequence[Outcome], unharmed: Outcome, say: Callable[[str], None]) -> None:
     wrong = {str(outcome.cell): outcome.wrong for outcome in outcomes if outcome.wrong}
     met = Counter(step_kind(outcome) for outcome in outcomes if outcome.struck)
-    say = partial(print, file=sys.stderr)
     say(
-        f"\n{len(unharmed.steps)} messages, {len(outcomes)} cells, {met.total()} met, {len(wrong)} with violations;",
-        end=" ",
+        f"{len(unharmed.steps)} messages, {len(outcomes)} cells, {met.total()} met, {len(wrong)} with violations; "
+        f"slowest answer {max(each.slowest for each in outcomes):.2f} s, "
+        f"slowest healing {max(each.healed_after for each in outcomes):.2f} s, "
+        f"{sum(each.seconds for each in outcomes):.0f} s of courses"
     )
-    say(f"slowest answer {max(each.slowest for each in outcomes):.2f} s,", end=" ")
-    say(f"slowest healing {max(each.healed_after for each in outcomes):.2f} s,", end=" ")
-    say(f"{sum(each.seconds for each in outcomes):.0f} s of courses")
     for cell, found in wrong.items():
         say(f"{cell}: {found}")
     assert wrong == {}

@@ -193,7 +193,7 @@ class Course:
         """What dead processes held is committed: when it has run out, and when their spools are found."""
         for ttl in (0, 90):
             self.writers.add(await asyncio.to_thread(die, self.server.url, self.data, self.know_budgets(), ttl))
-            gateway.journal._renew()
+            gateway.journal._renewal.renew()
             await gateway.settled()
         await gateway.recover()
 

@@ -4,7 +4,8 @@ import asyncio
 import itertools
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["every", "run_all", "sample"]
 
 THREADS: Final = 64
 """As if every gateway had a process of its own."""
+NEWS: Final = 30.0
+"""Seconds between two lines that say how far it has come."""
 
 
 def every(steps: Sequence[Step], harm: str) -> list[Cell]:
@@ -39,10 +42,21 @@ def sample(steps: Sequence[Step]) -> list[Cell]:
     return cells + [Cell(next(reserves), place, harm) for place, harm in rest]
 
 
-async def run_all(folder: Path, cells: Iterable[Cell], lanes: int) -> list[Outcome]:
-    """In any order."""
+async def run_all(
+    folder: Path, cells: Iterable[Cell], lanes: int, say: Callable[[str], None] = lambda _: None
+) -> list[Outcome]:
+    """In any order. `say` is told now and then how far it has come."""
     waiting = list(enumerate(cells))[::-1]
+    wanted, began, said = len(waiting), time.monotonic(), time.monotonic()
     outcomes: list[Outcome] = []
+
+    def news() -> None:
+        nonlocal said
+        if time.monotonic() < said + NEWS:
+            return
+        said = time.monotonic()
+        wrong = sum(bool(outcome.wrong) for outcome in outcomes)
+        say(f"{len(outcomes)} of {wanted} cells, {wrong} with violations, after {said - began:.0f} s")
 
     async def lane(server: ValkeyServer) -> None:
         while waiting:
@@ -52,6 +66,7 @@ async def run_all(folder: Path, cells: Iterable[Cell], lanes: int) -> list[Outco
             if outcomes[-1].wrong:
                 sys.stderr.write(f"\n{cell}: {outcomes[-1].wrong}")
             await asyncio.to_thread(shutil.rmtree, place)
+            news()
 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     with ExitStack() as stack:
