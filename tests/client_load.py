@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from typing import Any
 
 from governed_processes import Governed, until
@@ -25,11 +26,14 @@ class Load:
         """Seconds of the longest refusal, without `stalls`."""
         self._stalls = stalls
         self._random = random.Random(seed)
+        self._rounds: Counter[str] = Counter()
         self._stopping = False
+        self._clients: list[str] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self, clients: int) -> None:
-        self._tasks = [asyncio.create_task(self._run(f"{self.governed.name}-{number}")) for number in range(clients)]
+        self._clients = [f"{self.governed.name}-{number}" for number in range(clients)]
+        self._tasks = [asyncio.create_task(self._run(client)) for client in self._clients]
 
     @property
     def total(self) -> int:
@@ -44,6 +48,7 @@ class Load:
             tool = "tight" if self._random.random() < 0.3 else "mark"
             began = time.monotonic()
             answer = await self.governed.call(tool, text)
+            self._rounds[client] += 1
             if answer is None:
                 self.lost += 1
                 while not self._stopping and not self.governed.running.is_set():
@@ -66,19 +71,32 @@ class Load:
         else:
             self.answered[text] = "denied"
 
-    async def more(self, number: int, seconds: float = 20.0) -> None:
+    async def more(self, number: int, seconds: float = 60.0) -> None:
         """Wait for so many more answers of any kind."""
         goal = self.total + number
 
         async def reached() -> bool:
-            for task in self._tasks:
-                if task.done():
-                    task.result()
+            self._sound()
             return self.total >= goal
 
         await until(reached, f"{self.governed.name} answers", seconds)
 
+    async def all_anew(self, seconds: float = 60.0) -> None:
+        """Wait until every client has had the answer to a call that it began after now."""
+        before = self._rounds.copy()
+
+        async def anew() -> bool:
+            self._sound()
+            return all(self._rounds[client] >= before[client] + 2 for client in self._clients)
+
+        await until(anew, f"every client of {self.governed.name} is answered", seconds)
+
+    def _sound(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
     async def stop(self) -> None:
         self._stopping = True
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*self._tasks)

@@ -247,7 +247,8 @@ class Failing:
         self.info = info
         self._fault = fault
 
-    async def evaluate(self, _phase: Phase, _document: bytes) -> tuple[Verdict, ...]:
+    async def evaluate(self, phase: Phase, document: bytes) -> tuple[Verdict, ...]:
+        del phase, document
         raise self._fault
 
 

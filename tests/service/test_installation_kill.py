@@ -45,12 +45,19 @@ async def damage(installation: Installation, loads: Sequence[Load]) -> None:
     for processor in processors:
         processor.send_signal(signal.SIGSTOP)  # what is stored leaves the stream, and its blocks with it
     try:
-        await asyncio.gather(*(load.more(40, 60) for load in loads))
+        await asyncio.gather(*(load.more(40) for load in loads))
+
+        def largest() -> Path:
+            blocks = installation.nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk")
+            return max(blocks, key=lambda path: path.stat().st_size)
+
+        async def something() -> bool:  # the couriers may be behind
+            return largest().stat().st_size > 4096
+
+        await until(something, "the stream holds something to damage", 60)
         await asyncio.to_thread(installation.nats.kill)
-        blocks = installation.nats.data.rglob("streams/FULCRUM_AUDIT/msgs/*.blk")
-        block = max(blocks, key=lambda path: path.stat().st_size)
+        block = largest()
         raw = bytearray(block.read_bytes())
-        assert len(raw) > 4096, "the stream holds nothing to damage"
         raw[len(raw) * 2 // 3] ^= 0x10
         block.write_bytes(raw)
         await asyncio.to_thread(installation.nats.start)
@@ -79,7 +86,7 @@ async def killed(folder: Path, kills: int, calls: int, capsys: Any, *, streamed:
         every = harms(installation)
         order = list(every)
         chance.shuffle(order)
-        loads = [Load(replica, seed) for seed, replica in enumerate(installation.replicas)]
+        loads = [Load(replica, seed, installation.stalls) for seed, replica in enumerate(installation.replicas)]
         for load in loads:
             load.start(8)
         for number in range(kills):
@@ -94,7 +101,7 @@ async def killed(folder: Path, kills: int, calls: int, capsys: Any, *, streamed:
         answered = {text: answer for load in loads for text, answer in load.answered.items()}
         refused = [text for load in loads for text in load.refused]
         evidence = await all_well(installation, answered, refused, 240 if streamed else 120)
-        assert faults(evidence) == []
+        assert faults(evidence) == [], f"killed in this order: {order}"
         await chains_verify(installation)
         for replica in installation.replicas:
             assert await replica.end(signal.SIGTERM) == 0, replica.log.read_text()[-2000:]

@@ -47,20 +47,21 @@ async def test_it_refuses_to_start_unless_told_that_nats_writes_at_once(tmp_path
 @pytest.mark.timeout(180)
 async def test_without_nats_calls_are_denied_within_a_second_and_nothing_is_forwarded(tmp_path: Path) -> None:
     async with open_installation(tmp_path, more=STREAM) as installation:
-        loads = [Load(replica, seed) for seed, replica in enumerate(installation.replicas)]
+        loads = [Load(replica, seed, installation.stalls) for seed, replica in enumerate(installation.replicas)]
         for load in loads:
             load.start(4)
         await asyncio.gather(*(load.more(40) for load in loads))
         installation.nats.pause()
-        await asyncio.gather(*(load.more(8) for load in loads))  # those whose acknowledgement was on its way
+        await asyncio.gather(*(load.all_anew() for load in loads))  # one's acknowledgement may have been on its way
         seen = len(read_notes(installation.notes))
         refused = sum(len(load.refused) for load in loads)
         await asyncio.gather(*(load.more(60) for load in loads))
-        assert len(read_notes(installation.notes)) == seen
-        assert sum(len(load.refused) for load in loads) >= refused + 100
+        assert read_notes(installation.notes)[seen:] == []
+        counts = [(len(load.answered), len(load.refused), load.lost) for load in loads]
+        assert sum(len(load.refused) for load in loads) >= refused + 100, f"answered, refused, lost: {counts}"
         installation.nats.resume()
         await installation.serving(60)
-        await asyncio.gather(*(load.more(40, 60) for load in loads))
+        await asyncio.gather(*(load.more(40) for load in loads))
         await asyncio.gather(*(load.stop() for load in loads))
         answered = {text: answer for load in loads for text, answer in load.answered.items()}
         evidence = await all_well(installation, answered, [text for load in loads for text in load.refused])
@@ -90,7 +91,7 @@ async def test_a_gateway_that_was_stopped_for_too_long_ends_and_tells_no_second_
         assert answer is not None
         assert "isError" not in answer["result"]
         stopped.process.send_signal(signal.SIGCONT)
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             assert await stopped.process.wait() != 0
         assert "another one has finished its calls" in stopped.log.read_text()
         await load.stop()

@@ -107,6 +107,17 @@ def test_a_killed_leader_leads_no_more(
         process.communicate()
 
 
+def test_a_leader_that_is_stopped_or_hangs_leads_no_more(postgres_config: PostgresConfig) -> None:
+    one, two = PostgresLeadership(postgres_config, 1.0), PostgresLeadership(postgres_config)
+    assert one.acquire()
+    assert not two.acquire()
+    within(10, two.acquire)
+    assert not one.acquire()
+    two.release()
+    assert one.acquire()
+    one.release()
+
+
 def test_the_server_is_told_to_notice_that_nobody_is_there(
     pair: tuple[PostgresLeadership, PostgresLeadership],
 ) -> None:

@@ -1,13 +1,16 @@
 """Leadership by a session's advisory lock: the server lets go of it when the session ends, for whatever reason.
 
 The session has a connection of its own, and the server is told to notice within seconds that nobody is at its other
-end. A pooler in transaction mode must not stand between: it would share the session.
+end, and to end it when it says nothing: a process that is stopped (its system still answers for it) must not lead.
+A pooler in transaction mode must not stand between: it would share the session.
 """
 
 import threading
 from contextlib import suppress
 
 import psycopg
+
+from psycopg import sql
 
 from fulcrum_adapters.postgres.config import PostgresConfig
 from fulcrum_adapters.postgres.database import Connection, connect
@@ -19,7 +22,7 @@ _CLASS, _OBJECT = 0x4655_4C43, 1
 """`FULC`, and the leader of the processors."""
 _OPENING = """
 SET application_name = 'fulcrum-leader';
-SET idle_session_timeout = 0;
+SET idle_session_timeout = {silence};
 SET tcp_keepalives_idle = 5;
 SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 2;
@@ -29,10 +32,12 @@ _TAKE = "SELECT pg_catalog.pg_try_advisory_lock(%s, %s)"
 
 
 class PostgresLeadership:
-    """A `Leadership`. It is lost with its connection, which `acquire` finds out."""
+    """A `Leadership`. It is lost with its connection, which `acquire` finds out, and when `acquire` is not called."""
 
-    def __init__(self, config: PostgresConfig) -> None:
+    def __init__(self, config: PostgresConfig, silence: float = 15.0) -> None:
+        """`silence`: seconds without a call of `acquire` after which another one may lead."""
         self._config = config
+        self._opening = sql.SQL(_OPENING).format(silence=sql.Literal(round(silence * 1000)))
         self._lock = threading.Lock()
         self._held: Connection | None = None
 
@@ -48,7 +53,7 @@ class PostgresLeadership:
                     return True
             connection = connect(self._config)
             try:
-                connection.execute(_OPENING)
+                connection.execute(self._opening)
                 row = connection.execute(_TAKE, (_CLASS, _OBJECT)).fetchone()
             except psycopg.Error as exc:
                 silent = connection.silent
