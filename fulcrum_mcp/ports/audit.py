@@ -76,7 +76,7 @@ class Signer(Protocol):
 
 
 class Leadership(Protocol):
-    """One leader among all processes that share a data folder; lost only by letting go or dying."""
+    """One leader among all that share a store; lost by letting go, by dying, and with several machines by silence."""
 
     def acquire(self) -> bool:
         """Never waits; True also when it leads already. Raises `Unavailable`."""

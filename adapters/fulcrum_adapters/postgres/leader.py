@@ -9,7 +9,6 @@ import threading
 from contextlib import suppress
 
 import psycopg
-
 from psycopg import sql
 
 from fulcrum_adapters.postgres.config import PostgresConfig
