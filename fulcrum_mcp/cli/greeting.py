@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from fulcrum_mcp.cli.output import clean, say
 from fulcrum_mcp.cli.snippets import snippets
 
-__all__ = ["Upstreams", "count", "say_change", "say_clients", "watch"]
+__all__ = ["Upstreams", "count", "say_change", "say_clients", "say_governed", "watch"]
 
 PATIENCE: Final = 10.0
 """Seconds to wait for upstreams before saying which are still silent; the gateway serves meanwhile."""
@@ -92,6 +92,25 @@ def _line(catalog: Upstreams, width: int) -> str:
     if not catalog.ready:
         return f"… {name}  has not answered yet; its tools come as soon as it does"
     return f"✔ {name}  {count(len(catalog.tools), 'tool')}"
+
+
+def say_governed(upstreams: Sequence[str], policies: Sequence[str] | None, budgets: int, recovered: int) -> None:
+    """What calls come upon at one of several gateways; its log says which upstream does not answer.
+
+    `policies`: None where there are none, empty where they have no names (OPA's). `recovered`: calls that were open.
+    """
+    if upstreams:
+        say(f"  {count(len(upstreams), 'upstream')}: {', '.join(upstreams)}")
+    else:
+        say("  nothing to govern yet: name a fulcrum.toml, or a client's JSON with mcpServers, with --config")
+    if policies is None:
+        say("  no policies: every call is denied; fulcrum policy publish DIR brings them, to all gateways")
+    else:
+        say(f"  policies: {', '.join(policies) or 'those of OPA'}")
+    if budgets:
+        say(f"  {count(budgets, 'budget')} from the configuration")
+    if recovered:
+        say(f"  {count(recovered, 'call')} of a process that died: recorded as outcome_unknown")
 
 
 def say_clients(url: str, key: str | None, key_file: Path, *, anonymous: bool) -> None:

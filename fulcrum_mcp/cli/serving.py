@@ -6,7 +6,7 @@ import sys
 import uvloop
 
 from fulcrum_mcp import __version__
-from fulcrum_mcp.cli.greeting import count, say_change, say_clients, watch
+from fulcrum_mcp.cli.greeting import count, say_change, say_clients, say_governed, watch
 from fulcrum_mcp.cli.output import say
 from fulcrum_mcp.composition.control import FirstKey, admin_key, client_key
 from fulcrum_mcp.composition.policy import remember_policies
@@ -40,6 +40,10 @@ async def _serve_installation(settings: Settings, worker: Worker | None, planes:
     def ready(started: Server) -> None:
         if worker is None or (worker.speaks and not worker.again):
             say(f"fulcrum server {__version__} at http://{started.address} ({_PLANES[planes]})")
+            if planes != "control":
+                plane = started.plane
+                policies = plane.holder.current.engine.info.names if plane.snapshots.judging else None
+                say_governed(tuple(plane.hub.exchanges), policies, len(settings.budgets), plane.stores.recovered)
 
     await server.run(ready)
     installation.check_ended()

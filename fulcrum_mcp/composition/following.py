@@ -138,6 +138,8 @@ class Follower:
                     _log.warning("configuration not read", reason=said, exc_info=not known)
                 self.fault = said
             else:
+                if self.fault is not None:
+                    _log.info("configuration read again", revision=self._snapshots.revision)
                 self._read_at, self.fault = time.monotonic(), None
             self._notice()
 

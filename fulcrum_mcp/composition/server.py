@@ -178,14 +178,18 @@ class Server:
     def parts(self) -> Mapping[str, Part]:
         """What readiness depends on; a slow upstream is no part of it."""
         journal = self.plane.journal
-        refused = self.plane.snapshots.refused
         return {
             "journal": Part(journal.failing is None, journal.failing or ""),
-            "policies": Part(ready=True, detail="" if refused is None else "the newest change was refused"),
+            "policies": Part(ready=True, detail=self._told_of_policies()),
             "configuration": Part(ready=True, detail=self.plane.follower.state),
             **self.backing.parts(),
             **({} if self.worker is None else {"workers": Part(ready=True, detail=self.worker.told())}),
         }
+
+    def _told_of_policies(self) -> str:
+        if self.plane.snapshots.refused is not None:
+            return "the newest change was refused"
+        return "" if self.plane.snapshots.judging else "none: every call is denied (fulcrum policy publish DIR)"
 
     def metrics(self) -> Sequence[Metric]:
         """Every figure of this process."""

@@ -86,6 +86,11 @@ class Snapshots:
         return self._follows_store and not self._judged_by and self._otherwise is not None
 
     @property
+    def judging(self) -> bool:
+        """False where nothing could allow a call: no policies were given, published, or built in."""
+        return self._settings.policy.engine == "opa" or (self._engine is not None and bool(self._engine.info.names))
+
+    @property
     def _follows_store(self) -> bool:
         return self._settings.policies is None and self._settings.policy.engine == "rego"
 

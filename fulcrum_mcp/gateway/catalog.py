@@ -242,6 +242,8 @@ class Catalog:
         try:
             async with asyncio.timeout(_PATIENCE):
                 await (self._discover() if via is None else self._fetch(via))
+            if self.failure is not None:
+                _log.info("catalog refreshed again", server=self.name)
             self.failure = None
         except (UpcallError, UpstreamFailed) as fault:
             self._failed(str(fault), via)

@@ -130,7 +130,8 @@ class Courier:
                 continue
             tries = 0
             self.failing = None
-            self._complaint.over()
+            if self._complaint.over():
+                _log.info("records are carried again")
             pause = self._config.linger if moved else min(pause * 1.5, self._config.idle)
             await asyncio.sleep(0 if self._more else pause)
 

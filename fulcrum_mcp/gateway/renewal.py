@@ -57,7 +57,8 @@ class Renewal:
     def _renewed(self, _: object, fault: Exception | None) -> None:
         if fault is None:
             self._works()
-            self._complaint.over()
+            if self._complaint.over():
+                _log.info("reservations renewed again")
         elif not (isinstance(fault, Unavailable) and fault.busy) and self._complaint.due(str(fault)):
             _log.warning("reservations not renewed", reason=str(fault))
         self._again(EVERY if fault is None else RETRY)

@@ -1,12 +1,15 @@
 """Asking the store for a key: on threads of its own, so many wait at most, and none of them for long.
 
 Keys that somebody makes up are asked for each time. While the store hangs they must neither hold up what else works
-beside the loop, nor pile up, nor keep a client waiting for those before it.
+beside the loop, nor pile up, nor keep a client waiting for those before it. Whoever asks is not known yet: why the
+store fails, with its address, is for the log alone.
 """
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+import structlog
 
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.ports import ApiKey
@@ -17,6 +20,9 @@ _THREADS = 8
 _MOST = 2000
 _PATIENCE = 12.0
 """Seconds: longer than the store takes to say that it does not answer."""
+_SILENT = "the store of keys does not answer (the gateway's log says why); try again in a moment"
+
+_log = structlog.get_logger("fulcrum.identity")
 
 
 class KeyLookup:
@@ -31,6 +37,8 @@ class KeyLookup:
         """Keys that are being asked for now."""
         self.refused = 0
         """Those that were not answered for: too many, or for too long."""
+        self._fault: str | None = None
+        """Why the store failed at the last look, as the log has it."""
 
     async def __call__(self, key_id: str) -> ApiKey | None:
         """Raises `Unavailable`."""
@@ -40,12 +48,24 @@ class KeyLookup:
         self.waiting += 1
         try:
             async with asyncio.timeout(self._patience):
-                return await asyncio.get_running_loop().run_in_executor(self._threads, self._get, key_id)
+                found = await asyncio.get_running_loop().run_in_executor(self._threads, self._get, key_id)
         except TimeoutError:
             self.refused += 1
-            raise Unavailable("the store of keys does not answer; try again in a moment") from None
+            raise Unavailable(_SILENT) from None
+        except Unavailable as fault:
+            self._complain(str(fault))
+            raise Unavailable(_SILENT, busy=fault.busy) from fault
+        else:
+            self._fault = None
+            return found
         finally:
             self.waiting -= 1
+
+    def _complain(self, fault: str) -> None:
+        """Once, until the store has answered or says something else."""
+        if fault != self._fault:
+            _log.warning("keys not read", reason=fault)
+        self._fault = fault
 
     def close(self) -> None:
         """Nobody waits any more. Idempotent."""

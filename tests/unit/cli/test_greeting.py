@@ -6,7 +6,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from fulcrum_mcp.cli.greeting import say_change, say_clients, watch
+from fulcrum_mcp.cli.greeting import say_change, say_clients, say_governed, watch
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +52,23 @@ async def test_a_change_is_told_with_the_time_and_nothing_a_terminal_obeys(capsy
     first, second = capsys.readouterr().out.splitlines()
     assert first[8:] == "  policies refused, the old ones stay:"
     assert second.strip() == "mine.rego:3:1: error: ?[2J"
+
+
+async def test_one_of_several_gateways_says_what_calls_come_upon(capsys: pytest.CaptureFixture[str]) -> None:
+    say_governed(("files", "git"), ("mine", "other"), 1, 2)
+    assert capsys.readouterr().out == (
+        "  2 upstreams: files, git\n  policies: mine, other\n  1 budget from the configuration\n"
+        "  2 calls of a process that died: recorded as outcome_unknown\n"
+    )
+
+
+async def test_without_upstreams_and_policies_it_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    say_governed((), None, 0, 0)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "nothing to govern yet" in first
+    assert "no policies: every call is denied; fulcrum policy publish" in second
+    say_governed(("files",), (), 0, 0)
+    assert capsys.readouterr().out.splitlines()[1] == "  policies: those of OPA"
 
 
 async def test_a_key_is_in_no_text_that_is_not_for_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

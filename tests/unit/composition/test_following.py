@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from live_stream import until
+from structlog.testing import capture_logs
 
 from fulcrum_adapters.memory.config import MemoryConfig
 from fulcrum_adapters.memory.keys import MemoryKeys
@@ -142,7 +143,10 @@ async def test_store_that_is_down_leaves_the_last_snapshot_and_is_said_with_its_
         assert "of 90 s ago" in replica.follower.state
         store.down = False
         store.switches.add(switch(2))
-        await replica.follower.look()
+        with capture_logs() as logs:
+            await replica.follower.look()
+            await replica.follower.look()
+        assert [each["event"] for each in logs] == ["configuration read again"]
         assert replica.stopped == ["bot1", "bot2"]
         assert replica.follower.fault is None
         assert replica.follower.age < 60

@@ -1,10 +1,12 @@
 """A server that ends ends everything, in order, whatever of it fails."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fulcrum_mcp.composition.backing import embedded_backing
 from fulcrum_mcp.composition.ending import Ending
 from fulcrum_mcp.composition.server import open_server
 from fulcrum_mcp.errors import Unavailable
@@ -57,3 +59,14 @@ async def test_a_part_that_fails_at_the_end_keeps_no_other_from_ending(
     assert ended == ["telemetry", "plane", "last", "first"]
     with pytest.raises(Unavailable, match="shutting down"):
         await server.plane.journal.run(time.time)
+
+
+async def test_readyz_says_that_nothing_could_allow_a_call(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path / "data")
+    backing = replace(embedded_backing(settings), otherwise=None)
+    server = await open_server(settings, backing=backing)
+    assert server.parts()["policies"].detail == "none: every call is denied (fulcrum policy publish DIR)"
+    await server.close()
+    server = await open_server(settings)
+    assert server.parts()["policies"].detail == ""
+    await server.close()

@@ -7,6 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_values import json_objects, json_values
 from scripted_server import HANDSHAKE, MODERN, ScriptedServer, json_reply, sse_reply, tool
+from structlog.testing import capture_logs
 
 from fulcrum_adapters.memory.upstream import MemoryReply
 from fulcrum_mcp.errors import UpstreamFailed
@@ -126,12 +127,16 @@ async def test_failing_upstream_is_said_and_the_old_tools_stay() -> None:
         raise UpstreamFailed("upstream s: refused the connection", sent=False)
 
     server.answer = down
-    await catalog.refresh()
-    assert catalog.failure == "upstream s: refused the connection"
-    assert list(catalog.tools) == ["echo"]
-    server.answer = None
-    await catalog.refresh()
+    with capture_logs() as logs:
+        await catalog.refresh()
+        await catalog.refresh()
+        assert catalog.failure == "upstream s: refused the connection"
+        assert list(catalog.tools) == ["echo"]
+        server.answer = None
+        await catalog.refresh()
+        await catalog.refresh()
     assert catalog.failure is None
+    assert [each["event"] for each in logs] == ["catalog not refreshed", "catalog refreshed again"]
 
 
 def _as_reply(said: Any, document: Any, streamed: bool) -> MemoryReply:

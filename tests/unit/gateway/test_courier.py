@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from record_taker import Taker, Written, faults_of, open_spool, write_calls
 from stream_rigs import eventually
+from structlog.testing import capture_logs
 
 from fulcrum_adapters.memory.audit import MemoryLeadership
 from fulcrum_adapters.memory.stream import MemoryAuditFeed, MemoryAuditStream, MemoryBroker
 from fulcrum_adapters.spool import FileLeadership, Spool, SpoolReader
 from fulcrum_mcp.core.audit import RecordDraft
+from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.courier import Courier, CourierConfig
 from fulcrum_mcp.gateway.parcels import Packer
 from fulcrum_mcp.gateway.under_way import Mark, Writer
@@ -145,8 +147,19 @@ async def test_what_waits_in_the_stream_is_not_sent_again(host: Host) -> None:
         await host.taker.until(host.written)
 
 
-async def test_while_the_stream_is_down_the_spool_keeps_and_it_is_said(host: Host) -> None:
-    async with running(host.courier(chunk=700)) as courier:
+async def test_while_the_stream_is_down_the_spool_keeps_and_it_is_said(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carrying = host.courier(chunk=700)
+    monkeypatch.setattr(carrying, "_complaint", Complaint(patience=0.0))
+    with capture_logs() as logs:
+        await _down_and_up_again(host, carrying)
+    said = [each["event"] for each in logs]
+    assert (said[0], said[-1]) == ("records are not carried", "records are carried again")
+
+
+async def _down_and_up_again(host: Host, carrying: Courier) -> None:
+    async with running(carrying) as courier:
         write_calls(host.spool, host.written, 2)
         await host.taker.until(host.written)
         host.broker.down = True

@@ -5,10 +5,12 @@ import asyncio
 import pytest
 from journal_doubles import MoodyLedger
 from live_stream import until
+from structlog.testing import capture_logs
 
 from fulcrum_mcp.core.budget import Expire, Renew
 from fulcrum_mcp.errors import Unavailable
 from fulcrum_mcp.gateway import renewal
+from fulcrum_mcp.gateway.complaint import Complaint
 from fulcrum_mcp.gateway.reach import Reach
 from fulcrum_mcp.gateway.renewal import Renewal
 
@@ -45,6 +47,20 @@ async def test_a_ledger_that_failed_is_known_to_work_again() -> None:
     ledger.broken = None
     await until(lambda: worked, "it works")
     renewing.stop()
+
+
+async def test_the_log_says_that_it_failed_and_that_it_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, worked = MoodyLedger(), list[bool]()
+    ledger.broken = Unavailable("down")
+    renewing = made(ledger, worked)
+    monkeypatch.setattr(renewing, "_complaint", Complaint(patience=0.0))
+    with capture_logs() as logs:
+        renewing.renew()
+        await until(lambda: logs, "said")
+        ledger.broken = None
+        await until(lambda: len(worked) > 2, "it works")
+        renewing.stop()
+    assert [each["event"] for each in logs] == ["reservations not renewed", "reservations renewed again"]
 
 
 async def test_soon_does_not_wait_for_the_next_time(monkeypatch: pytest.MonkeyPatch) -> None:

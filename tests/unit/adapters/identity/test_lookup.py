@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from live_stream import until
+from structlog.testing import capture_logs
 
 from fulcrum_adapters.identity.lookup import KeyLookup
 from fulcrum_mcp.errors import Unavailable
@@ -87,3 +88,27 @@ async def test_what_waits_at_the_end_is_given_up(store: Store) -> None:
     answers = await asyncio.gather(*waiting, return_exceptions=True)
     assert answers[:8] == [None] * 8
     assert all(isinstance(answer, asyncio.CancelledError) for answer in answers[8:])
+
+
+async def test_who_is_not_known_is_not_told_where_the_store_is_and_the_log_says_it_once() -> None:
+    fault = "postgres db.inside:5432/fulcrum_metrics: refused"
+    faults = [fault, fault]
+
+    def get(_: str) -> ApiKey | None:
+        if faults:
+            raise Unavailable(faults.pop())
+        return None
+
+    lookup = KeyLookup(get)
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(Unavailable) as refused:
+                await lookup("k")
+            assert str(refused.value).startswith("the store of keys does not answer (")
+        assert [each["reason"] for each in logs] == [fault]
+        assert await lookup("k") is None
+        faults.append(fault)
+        with pytest.raises(Unavailable, match="store of keys"):
+            await lookup("k")
+        assert [each["reason"] for each in logs] == [fault, fault], "it had answered in between"
+    lookup.close()
