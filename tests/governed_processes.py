@@ -8,11 +8,12 @@ import contextlib
 import json
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from servers.process import free_port
 
 __all__ = [
     "META",
@@ -35,13 +36,6 @@ _STALE = 3.0
 FULCRUM = [sys.executable, "-m", "fulcrum_mcp.cli"]
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def tool_call(number: int, tool: str, text: str) -> dict[str, Any]:
     params = {"name": tool, "arguments": {"text": text}, "_meta": META}
     return {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}
@@ -58,7 +52,7 @@ def post(message: dict[str, Any]) -> bytes:
     return head.encode() + body
 
 
-async def until(condition: Any, what: str, seconds: float = 20.0) -> None:
+async def until(condition: Any, what: str, seconds: float = 60.0) -> None:
     """Look every few milliseconds until something holds."""
     try:
         async with asyncio.timeout(seconds):
@@ -78,7 +72,7 @@ class Governed:
         self.process: asyncio.subprocess.Process | None = None
         self.environ: dict[str, str] | None = None
         """None: this process's own."""
-        self.patience = 20.0
+        self.patience = 60.0
         """Seconds until it must be ready."""
         self._number = 0
 
@@ -102,7 +96,7 @@ class Governed:
         self.running.clear()
         with contextlib.suppress(ProcessLookupError):
             self.process.send_signal(number)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self.process.wait()
 
     async def close(self) -> None:

@@ -80,7 +80,7 @@ class Replica(Up):
         self.name = name
         self.data = data
         self.environ = dict(environ)
-        self.patience = 60.0  # a ledger that was lost is rebuilt first, and waits for what killed processors had taken
+        self.patience = 90.0  # a ledger that was lost is rebuilt first, and waits for what killed processors had taken
         self._command = [
             *FULCRUM, "server", "--config", str(config), "--data", str(data), "--log", "warning",
             "--http", f"127.0.0.1:{self._port}", "--grpc", f"127.0.0.1:{free_port()}", *more,
@@ -138,8 +138,8 @@ class Installation:
     def _pids(self) -> Iterator[int]:
         """Of those who stand between a call and its answer."""
         yield os.getpid()
-        for each in [*self.replicas, *self.parts.values()]:
-            process = each.process if isinstance(each, Replica) else each._process
+        gateways = [replica.process for replica in self.replicas]
+        for process in (*gateways, *(part._process for part in self.parts.values())):
             if process is not None:
                 yield process.pid
 
@@ -179,7 +179,7 @@ class Installation:
             self.processors.append(Processor(name, self.folder / name, self.environ))
             await self.processors[-1].start()
 
-    async def serving(self, seconds: float = 30.0) -> None:
+    async def serving(self, seconds: float = 60.0) -> None:
         """Wait until every replica says that all its parts work."""
 
         async def all_ready() -> bool:

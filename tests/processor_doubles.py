@@ -16,7 +16,7 @@ __all__ = ["Feed", "Rig", "SmallArchive", "Turns", "parcels_of", "tenant_of", "u
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for what others bring about, bounded."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - it comes about on another thread
             await asyncio.sleep(0.002)
 

@@ -102,7 +102,7 @@ def parcel(first: int = 1, last: int | None = None, *, tenant: str = "acme", att
     return Parcel(tenant, f"w1.{tenant}", first, last or first, body, attempt)
 
 
-async def fetched(feed: AuditFeed, number: int, seconds: float = 10.0) -> list[Delivery]:
+async def fetched(feed: AuditFeed, number: int, seconds: float = 60.0) -> list[Delivery]:
     """So many deliveries."""
     found: list[Delivery] = []
     async with asyncio.timeout(seconds):
@@ -111,7 +111,7 @@ async def fetched(feed: AuditFeed, number: int, seconds: float = 10.0) -> list[D
     return found
 
 
-async def eventually(true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(true: Callable[[], bool] | Callable[[], Awaitable[bool]], seconds: float = 60.0) -> None:
     """Wait for a condition; fails when it does not come true."""
     async with asyncio.timeout(seconds):
         while True:

@@ -96,7 +96,7 @@ class Workers(Up):
         """A connection to this worker, or to any."""
         others: list[Line] = []
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         line = await Line.open(self._port)

@@ -25,15 +25,20 @@ __all__ = ["HOST", "Server", "free_port"]
 HOST = "127.0.0.1"
 _PORTS = range(12_000, 30_000)  # below every system's ephemeral ports: a client must not meet itself on a closed one
 _STEP = 0.005
+_given = set[int]()
+"""Who was given a port may listen on it later."""
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that no outgoing connection is given while its server is down."""
+    """A loopback port that nobody listens on, none twice, none that an outgoing connection is given meanwhile."""
     for _ in range(200):
         port = random.SystemRandom().choice(_PORTS)
+        if port in _given:
+            continue
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((HOST, port))
+            _given.add(port)
             return port
     raise RuntimeError(f"no free port on {HOST} between {_PORTS.start} and {_PORTS.stop}; stop what listens there")
 
@@ -42,7 +47,7 @@ class Server(ABC):
     """One server. Its folder holds its data and its log, which a restart keeps unless asked for an empty one."""
 
     stop_signal = signal.SIGTERM
-    start_within = 20.0
+    start_within = 60.0
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         self.folder = folder
@@ -115,7 +120,7 @@ class Server(ABC):
             time.sleep(_STEP)
         return self
 
-    def stop(self, *, within: float = 20.0) -> None:
+    def stop(self, *, within: float = 30.0) -> None:
         """End it in good order; kill it when it does not end."""
         if self._process is None:
             return

@@ -1,9 +1,9 @@
 """One gateway's worth of calls on a shared ledger: `shared_budget_worker.py URL NAME FIRST OPERATIONS MODE TRACE`.
 
 64 tasks reserve and settle through a real journal. Each step is appended to TRACE before (Q: asked, and how it ends) or
-after (A: admitted, X: refused, F: failed, T: admitted twice) it happens, so that it survives kill -9. MODE `raced`
-plants a check and a take that are two steps; MODE `leaky` a release that gives nothing back; `sound` is the ledger as
-it is. It prints one JSON object.
+after (A: admitted, X: refused, F: failed, T: admitted twice, U: no answer) it happens, so that it survives kill -9.
+MODE `raced` plants a check and a take that are two steps; MODE `leaky` a release that gives nothing back; `sound` is
+the ledger as it is. It prints one JSON object.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ class QuietLog(MemoryAuditLog):
 class Gateway:
     def __init__(self, url: str, name: str, first: int, operations: int, mode: str, trace: Path) -> None:
         self.name, self.number, self.last = name, first, first + operations
-        self.store = RedisStore(RedisConfig(url))
+        self.store = RedisStore(RedisConfig(url, timeout=5.0))
         self.ledger = ledger_of(self.store, mode)
         self.short = short(mode)
         self.history = RedisHistory(self.store)
@@ -145,6 +145,22 @@ class Gateway:
 
     async def act(self, reserve: Reserve, end: str, actual: int) -> None:
         """What a gateway does with an admitted call, and a client that sends it again."""
+        try:
+            await self.meanwhile(reserve)
+        except Unavailable:  # the journal waits a second at most, and a slow machine may need more
+            self.say("U", reserve.call)
+        if end == "L":
+            return
+        endings: dict[str, Commit | Release] = {
+            "C": Commit(reserve.call, 0, Amounts(1, actual), now_ns()),
+            "N": Commit(reserve.call, 0, None, now_ns()),
+            "R": Release(reserve.call, 0, now_ns()),
+        }
+        self.say("D", reserve.call)
+        self.journal.settle(Settlement(endings[end], None))
+
+    async def meanwhile(self, reserve: Reserve) -> None:
+        """Raises `Unavailable`."""
         luck = self.chance.random()
         if luck < 0.1:
             again = await self.journal.admit(reserve, lambda _: None, lambda _: None)  # type: ignore[arg-type,return-value]
@@ -155,15 +171,6 @@ class Gateway:
         elif luck < 0.2:
             await self.journal.run(lambda: self.ledger.peek(reserve.matches, now_ns()))
             self.say("P", reserve.call)
-        if end == "L":
-            return
-        endings: dict[str, Commit | Release] = {
-            "C": Commit(reserve.call, 0, Amounts(1, actual), now_ns()),
-            "N": Commit(reserve.call, 0, None, now_ns()),
-            "R": Release(reserve.call, 0, now_ns()),
-        }
-        self.say("D", reserve.call)
-        self.journal.settle(Settlement(endings[end], None))
 
 
 def main() -> None:

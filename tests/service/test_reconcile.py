@@ -108,29 +108,29 @@ def test_it_follows_records_on_their_way_and_finds_and_repairs_what_is_lost(
     host.record(60)
     parcels = host.parcels()
     processor = processors.start()
-    within(30, processor.ready)
+    within(60, processor.ready)
     assert processor.end() == 0
     host.send(parcels[:100])
     code, told = host.reconcile("--wait", "0")
-    assert (code, told["spool"], told["stream"], told["store"]) == (1, 120, 100, 0)
+    assert (code, told["spool"], told["stream"], told["store"]) == (1, 120, 100, 0), told
     said = {each["where"]: each["repairable"] for each in told["differences"]}
     assert said == {
         "in the spool and in the stream, not in the store": True,
         "in the spool, not in the store": True,
     }
     processor = processors.start()
-    within(30, lambda: processors.ask("select count(*) from fulcrum.audit_events") == [(100,)])
+    within(60, lambda: processors.ask("select count(*) from fulcrum.audit_events") == [(100,)])
     host.send(parcels[100:])
-    code, told = host.reconcile("--wait", "30s")
+    code, told = host.reconcile("--wait", "60s")
     assert (code, told["clean"], told["store"]) == (0, True, 120), told
     with psycopg.connect(processors.postgres) as owner:
         owner.execute("alter table fulcrum.audit_events disable trigger all")  # as one who has taken it over
         owner.execute("delete from fulcrum.audit_events where seq in (3, 4)")
         owner.execute("alter table fulcrum.audit_events enable trigger all")
     code, told = host.reconcile("--wait", "0")
-    assert code == 1
+    assert code == 1, told
     assert {(each["first"], each["last"], each["what"]) for each in told["differences"]} == {(3, 4, "missing")}
-    code, told = host.reconcile("--wait", "10s", "--repair")
+    code, told = host.reconcile("--wait", "60s", "--repair")
     assert (code, told["clean"], told["repaired"]) == (0, True, 4), told
     assert processor.end() == 0
     assert processors.verdict()[0] is None
@@ -148,14 +148,14 @@ def test_a_loss_on_the_way_is_repaired_from_the_spool_and_the_chains_go_on(
     parcels = host.parcels()
     lost = {parcels[7].last, parcels[8].last}
     processor = processors.start()
-    within(30, processor.ready)
+    within(60, processor.ready)
     host.send([parcel for parcel in parcels if not (parcel.chain == parcels[7].chain and parcel.last in lost)])
-    within(30, lambda: processors.ask("select count(*) from fulcrum.audit_events") == [(60 - len(lost),)])
+    within(60, lambda: processors.ask("select count(*) from fulcrum.audit_events") == [(60 - len(lost),)])
     code, told = host.reconcile("--wait", "0")
     assert (code, {each["where"] for each in told["differences"]}) == (1, {"in the spool, not in the store"})
-    code, told = host.reconcile("--wait", "10s", "--repair")
+    code, told = host.reconcile("--wait", "60s", "--repair")
     assert (code, told["repaired"]) == (0, len(lost)), told
-    within(30, lambda: processors.ask("select sum(size) from fulcrum.audit_chains") == [(60,)])
+    within(60, lambda: processors.ask("select sum(size) from fulcrum.audit_chains") == [(60,)])
     assert processor.end() == 0
     fault, verifier = processors.verdict()
     assert (fault, verifier.records) == (None, 60)

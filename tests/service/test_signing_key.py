@@ -84,7 +84,7 @@ def test_the_folder_that_signed_first_goes_on_with_a_warning(
     del signed
     again = ProcessorProcess(tmp_path / "first", environ)
     try:
-        within(30, lambda: "postgres" in str(again.get("/readyz")[1]) and _works(again, "postgres"))
+        within(60, lambda: "postgres" in str(again.get("/readyz")[1]) and _works(again, "postgres"))
         assert again.process.poll() is None
         assert "FULCRUM_AUDIT_SIGNING_KEY is not set" in again.log.read_text()
         assert again.end() == 0

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -43,17 +44,27 @@ async def connecting(config: JetStreamConfig) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+async def refused(connection: Connection) -> str:
+    """Why it is not connected, as soon as that is known."""
+    async with asyncio.timeout(60):
+        while True:
+            with pytest.raises(Unavailable) as caught:
+                await connection.ready(0.3)
+            if "not connected yet" not in str(caught.value):
+                return str(caught.value)
+
+
 async def test_a_killed_server_is_noticed_at_once_and_found_again_when_it_is_back(own_nats: NatsServer) -> None:
     async with connecting(nats_config(own_nats.url)) as connection:
         await connection.ready()
         own_nats.kill()
-        await eventually(lambda: not connection.connected, 2)
+        await eventually(lambda: not connection.connected, 10)
         with pytest.raises(Unavailable, match=r"127\.0\.0\.1:\d+.*check nats\.url"):
             _ = connection.client
         await asyncio.to_thread(own_nats.start)
         begun = time.monotonic()
-        await connection.ready()
-        assert time.monotonic() - begun < 1.5
+        await connection.ready(60)
+        assert time.monotonic() - begun < 10, "it looks for it all the time"
         assert (await connection.api("INFO"))["type"].endswith("account_info_response")
 
 
@@ -64,24 +75,23 @@ async def test_a_server_that_stops_answering_is_given_up_and_found_again(own_nat
         with pytest.raises(Unavailable) as caught:
             await connection.api("INFO")
         assert caught.value.doubtful
-        await eventually(lambda: not connection.connected, 10)
+        await eventually(lambda: not connection.connected)
         own_nats.resume()
-        await connection.ready(10)
+        await connection.ready(60)
 
 
 async def test_a_server_that_comes_later_is_found(own_nats: NatsServer) -> None:
     own_nats.kill()
     async with connecting(nats_config(own_nats.url)) as connection:
-        with pytest.raises(Unavailable, match=r"refused|failed"):
-            await connection.ready(0.3)
+        assert re.search("refused|failed", await refused(connection))
         await asyncio.to_thread(own_nats.start)
-        await connection.ready(5)
+        await connection.ready(60)
 
 
 async def test_the_second_server_serves_when_the_first_is_gone(own_nats: NatsServer) -> None:
     config = nats_config(f"nats://127.0.0.1:{free_port()},{own_nats.url}")
     async with connecting(config) as connection:
-        await connection.ready(5)
+        await connection.ready(60)
 
 
 async def test_wrong_tokens_are_refused_and_never_said(tmp_path: Path) -> None:
@@ -90,9 +100,9 @@ async def test_wrong_tokens_are_refused_and_never_said(tmp_path: Path) -> None:
             await connection.ready()
         wrong = server.url.replace("right", "s3cretw0rd")
         async with connecting(nats_config(wrong)) as connection:
-            with pytest.raises(Unavailable, match=REFUSED) as caught:
-                await connection.ready(1)
-            assert "s3cretw0rd" not in str(caught.value)
+            said = await refused(connection)
+            assert re.search(REFUSED, said)
+            assert "s3cretw0rd" not in said
 
 
 async def test_credentials_are_not_given_to_a_server_without_tls_where_tls_was_asked_for() -> None:
@@ -106,8 +116,7 @@ async def test_credentials_are_not_given_to_a_server_without_tls_where_tls_was_a
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with connecting(JetStreamConfig(f"tls://s3cret@127.0.0.1:{port}", timeout=1.0)) as connection:
-        with pytest.raises(Unavailable, match="does not offer TLS"):
-            await connection.ready(1)
+        assert "does not offer TLS" in await refused(connection)
     server.close()
     await server.wait_closed()
     assert b"".join(heard) == b""
@@ -124,7 +133,7 @@ async def test_it_ends_also_where_its_client_swallows_being_cancelled(monkeypatc
     monkeypatch.setattr("fulcrum_adapters.jetstream.connection._leave", leave)
     connection = Connection(JetStreamConfig(f"nats://127.0.0.1:{free_port()}"))
     connection.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await leaving.wait()
         await connection.close()
 
@@ -249,10 +258,9 @@ async def test_a_credentials_file_opens_a_server_that_knows_its_users_by_them(
     server, path = guarded()
     with server:
         async with connecting(replace(nats_config(server.url), credentials=path)) as connection:
-            await connection.ready(5)
+            await connection.ready(60)
         async with connecting(nats_config(server.url)) as connection:
-            with pytest.raises(Unavailable, match=REFUSED):
-                await connection.ready(1)
+            assert re.search(REFUSED, await refused(connection))
 
 
 @pytest.mark.parametrize("seed", ["", "SUAM", "A" * 58, "SUAIBDPBAUTWCWBKIO6XHQNINK5FWJW4OHLXC3HQ2KFE4PEJUA44CNHTAA"])

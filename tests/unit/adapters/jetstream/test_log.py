@@ -1,13 +1,17 @@
 """The log in the stream when acknowledgements do not come: no record twice, no gap, nobody let through."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from audit_trails import DECIDED, calls, decided, finished, new_id
 from servers.nats import NatsServer
+from stalls import Stalls
 from stream_logs import StreamedRecords, corrected, stream_log
 from stream_rigs import SEAL, nats_config
 
@@ -25,7 +29,7 @@ def logged(own_nats: NatsServer) -> Iterator[tuple[JetStreamLog, StreamedRecords
         yield pair
 
 
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it did not come true in time"
@@ -54,10 +58,11 @@ def is_whole(found: list[dict[str, Any]]) -> bool:
 
 
 def refuses(log: JetStreamLog, drafts: list[RecordDraft]) -> Unavailable:
-    begun = time.monotonic()
-    with pytest.raises(Unavailable) as caught:
-        log.append(drafts)
-    assert time.monotonic() - begun < 1.5
+    with TemporaryDirectory() as folder, Stalls(lambda: [os.getpid()], Path(folder)) as stalls:
+        begun = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            log.append(drafts)
+        assert stalls.own(begun, time.monotonic()) < 1.5, str(caught.value)
     return caught.value
 
 

@@ -145,7 +145,7 @@ def test_a_suspended_server_is_given_up_in_time(own_postgres: PostgresServer) ->
     begun = time.monotonic()
     with pytest.raises(Unavailable, match="connection timeout"):
         upgrade(config)
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - begun < 10
     own_postgres.resume()
     assert upgrade(config)[1].current
 
@@ -155,7 +155,7 @@ def test_a_server_suspended_within_an_upgrade_is_given_up(own_postgres: Postgres
     with closing(psycopg.connect(own_postgres.url)) as connection, ThreadPoolExecutor(1) as thread:
         connection.execute(LOCK)
         waiting = thread.submit(upgrade, config, patience=2)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not connection.execute(
             "SELECT 1 FROM pg_stat_activity WHERE query LIKE '%pg_try_advisory_xact_lock%' AND pid <> pg_backend_pid()"
         ).fetchone():
@@ -163,7 +163,7 @@ def test_a_server_suspended_within_an_upgrade_is_given_up(own_postgres: Postgres
             assert time.monotonic() < until, "nobody came to the lock"
             assert not waiting.done(), waiting.result()
         own_postgres.pause()
-        fault = waiting.exception(20)
+        fault = waiting.exception(60)
         own_postgres.resume()
     assert isinstance(fault, Unavailable)
     assert "no answer" in str(fault)
