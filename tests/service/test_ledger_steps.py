@@ -32,6 +32,9 @@ from fulcrum_mcp.errors import Unavailable
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
 
 LANES = 6
+PATIENCE = 5
+"""Courses after which one was unharmed: where the machine stood still for half a second, the server was asked whether
+it is there (`ping`)."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,11 @@ def policies_tried_once() -> Iterator[None]:
 async def unharmed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     folder = tmp_path_factory.mktemp("unharmed")
     with ValkeyServer(folder / "valkey") as server:
-        return await run(folder / "cell", server, Cell())
+        for number in range(PATIENCE):
+            outcome = await run(folder / f"cell{number}", server, Cell())
+            if all(step.kind != "ping" for step in outcome.steps):
+                break
+    return outcome
 
 
 async def test_a_course_without_harm_speaks_of_everything_and_ends_well(unharmed: Outcome) -> None:
