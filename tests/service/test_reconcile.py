@@ -130,7 +130,7 @@ def test_it_follows_records_on_their_way_and_finds_and_repairs_what_is_lost(
     code, told = host.reconcile("--wait", "0")
     assert code == 1, told
     assert {(each["first"], each["last"], each["what"]) for each in told["differences"]} == {(3, 4, "missing")}
-    code, told = host.reconcile("--wait", "60s", "--repair")
+    code, told = host.reconcile("--wait", "20s", "--repair")
     assert (code, told["clean"], told["repaired"]) == (0, True, 4), told
     assert processor.end() == 0
     assert processors.verdict()[0] is None
@@ -153,7 +153,7 @@ def test_a_loss_on_the_way_is_repaired_from_the_spool_and_the_chains_go_on(
     within(60, lambda: processors.ask("select count(*) from fulcrum.audit_events") == [(60 - len(lost),)])
     code, told = host.reconcile("--wait", "0")
     assert (code, {each["where"] for each in told["differences"]}) == (1, {"in the spool, not in the store"})
-    code, told = host.reconcile("--wait", "60s", "--repair")
+    code, told = host.reconcile("--wait", "20s", "--repair")
     assert (code, told["repaired"]) == (0, len(lost)), told
     within(60, lambda: processors.ask("select sum(size) from fulcrum.audit_chains") == [(60,)])
     assert processor.end() == 0
