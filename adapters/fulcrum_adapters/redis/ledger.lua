@@ -23,12 +23,14 @@ local OPEN, COMMITTED, RELEASED, EXPIRED = 0, 1, 2, 3
 local function text(number) return string.format('%.0f', number) end
 
 -- Books of another installation are none of ours. Those of another run of the server are not believed, nor such as
--- have lapsed, nor by whoever was told of those before them.
+-- have lapsed, nor such of which the server may have evicted something, nor by whoever was told of those before them.
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
+local evicted = string.match(call('INFO', 'stats'), 'evicted_keys:(%d+)')
 local epoch =
-  call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied', 'installation', 'loss')
+  call('HMGET', KEYS[1], 'run', 'generation', 'horizon', 'now', 'moved', 'emptied', 'installation', 'loss', 'evicted')
 if epoch[7] and epoch[7] ~= owner then return answer({2, run}) end
 if epoch[1] ~= run or not epoch[2] or not epoch[7] or not epoch[8] then return answer({0, run}) end
+if epoch[9] ~= evicted then return answer({0, run}) end
 if bound ~= '' and bound ~= run .. '.' .. epoch[8] then return answer({0, run}) end
 local base = ARGV[1] .. epoch[2] .. ':'
 local horizon, emptied = tonumber(epoch[3]), tonumber(epoch[6])

@@ -14,9 +14,10 @@ end
 
 local owner, request = unpack(cmsgpack.unpack(ARGV[2]))
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
-local epoch = call('HMGET', KEYS[1], 'run', 'installation', 'loss')
+local evicted = string.match(call('INFO', 'stats'), 'evicted_keys:(%d+)')
+local epoch = call('HMGET', KEYS[1], 'run', 'installation', 'loss', 'evicted')
 if epoch[2] and epoch[2] ~= owner then return answer({run, 2}) end
-local believed = epoch[1] == run and epoch[2] and epoch[3] and 1 or 0
+local believed = epoch[1] == run and epoch[2] and epoch[3] and epoch[4] == evicted and 1 or 0
 -- One run may lose its books more than once. Each loss has a name, which the first who asks gives to it.
 local loss = believed == 1 and epoch[3] or call('GET', ARGV[1] .. 'lost')
 if not loss and request[1] == 'state' and request[2] then
@@ -34,17 +35,20 @@ if request[1] == 'stage' then
     if type(command[3]) == 'table' then command[3] = cmsgpack.pack(command[3]) end
     call(unpack(command))
   end
-  call('INCR', base .. 'staged')
+  -- The count of what the server had evicted when this was begun: what it evicts meanwhile may be of this, too.
+  call('HSETNX', base .. 'staged', 'evicted', evicted)
+  call('HINCRBY', base .. 'staged', 'chunks', 1)
   call('PEXPIRE', base .. 'staged', request[5])
   return answer({name, 1})
 end
 
 -- Chunks that were lost on the way (somebody emptied the server) must not be missing in silence.
-if call('GET', base .. 'staged') ~= string.format('%.0f', request[4]) then return answer({name, 0}) end
+local staged = call('HMGET', base .. 'staged', 'chunks', 'evicted')
+if staged[1] ~= string.format('%.0f', request[4]) or staged[2] ~= evicted then return answer({name, 0}) end
 local clock, begins = call('TIME'), request[5]
 call('DEL', KEYS[1], base .. 'staged', ARGV[1] .. 'lost')
 call('HSET', KEYS[1], 'installation', owner, 'run', run, 'loss', loss, 'generation', request[3], 'horizon', begins,
-  'now', begins, 'emptied', request[7],
+  'now', begins, 'emptied', request[7], 'evicted', evicted,
   'moved', string.format('%.0f', tonumber(clock[1]) * 1000000 + tonumber(clock[2])))
 call('PEXPIRE', KEYS[1], request[6])
 return answer({name, 1})

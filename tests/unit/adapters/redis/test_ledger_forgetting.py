@@ -152,6 +152,26 @@ def test_server_that_may_evict_keys_is_not_trusted(store: RedisStore) -> None:
         store.server.command("CONFIG", "SET", "maxmemory", "0")
 
 
+def test_books_of_which_something_may_have_been_evicted_are_made_again(store: RedisStore) -> None:
+    begin(store)
+    ledger = RedisLedger(store)
+    ledger.apply([reserve("a", ONE), commit("a")])
+    client = redis.Redis.from_url(store.config.url)
+    for number in range(100):
+        client.set(f"stranger{number}", b"x" * 10_000, ex=5)
+    client.config_set("maxmemory-policy", "volatile-ttl")
+    client.config_set("maxmemory", client.info("memory")["used_memory"] - 200_000)
+    until(lambda: client.set("stranger", b"x") and client.info("stats")["evicted_keys"] > 0)
+    client.config_set("maxmemory-policy", "noeviction")
+    client.config_set("maxmemory", 0)
+    client.close()
+    with pytest.raises(Unavailable, match="being rebuilt"):
+        apply(ledger, reserve("b", ONE))
+    assert not ledger.epoch()[1]
+    begin(store)
+    assert isinstance(apply(ledger, reserve("b", ONE)), Reserved)
+
+
 def test_keys_of_somebody_else_are_refused_and_nothing_is_written(store: RedisStore) -> None:
     begin(store)
     ledger = RedisLedger(store)
