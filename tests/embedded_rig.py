@@ -8,8 +8,10 @@ Nothing listens; requests go in through ASGI. The upstream is a real HTTP server
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +22,7 @@ from asgi_driver import Asgi, Exchanged
 from governed_processes import VERSION, tool_call, until
 from kill_checker import Evidence, gather
 from peers.marking_server import Marking, MarkingHttp, read_notes
+from stalls import Stalls
 
 from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.composition.backing import Processing
@@ -54,6 +57,7 @@ class Embedded:
     settings: Settings
     notes: Path
     app: Asgi
+    stalls: Stalls
     answered: dict[str, str] = field(default_factory=dict[str, str])
     """text -> `ok` or `denied` (with a record)."""
     refused: list[str] = field(default_factory=list[str])
@@ -129,15 +133,16 @@ class Embedded:
         )
 
     async def denied(self, within: float = 6.0) -> str:
-        """A call that is denied in time and goes nowhere; what the model was told."""
-        before = self.forwarded
-        async with asyncio.timeout(within):
+        """A call that is denied in time, without stalls, and goes nowhere; what the model was told."""
+        before, began = self.forwarded, time.monotonic()
+        async with asyncio.timeout(60):
             said = await self.call()
         assert said != "", "the call was forwarded"
+        assert self.stalls.own(began, time.monotonic()) < within, said
         assert self.forwarded == before
         return said
 
-    async def serves_again(self, within: float = 10.0) -> None:
+    async def serves_again(self, within: float = 30.0) -> None:
         """Calls are answered again, without a restart."""
         said = ""
 
@@ -178,7 +183,8 @@ async def open_embedded(folder: Path, *, policies: str = "allow_all", more: str 
             companion.start()
         for exchange in server.plane.hub.exchanges.values():
             await exchange.catalog.refresh()
-        yield Embedded(server, settings, notes, app)
+        with Stalls(lambda: [os.getpid()], folder) as stalls:
+            yield Embedded(server, settings, notes, app, stalls)
     finally:
         await app.close()
         await server.close()

@@ -14,7 +14,7 @@ from servers.proxy import Direction, FaultProxy, Way
 pytestmark = pytest.mark.service
 
 TEXT = bytes(range(256)) * 4
-WAIT = 5.0
+WAIT = 30.0
 BRIEF = 0.2
 
 
@@ -107,6 +107,14 @@ def silent(connection: socket.socket, seconds: float = BRIEF) -> bool:
     return False
 
 
+def quickest(attempt: Callable[[], float], wanted: float) -> float:
+    """Seconds of the first attempt that takes less than wanted, or of the best: a machine may stand still in one."""
+    took: list[float] = []
+    while len(took) < 10 and min(took, default=wanted) >= wanted:
+        took.append(attempt())
+    return min(took)
+
+
 def test_without_a_fault_bytes_pass_as_they_are_and_so_does_each_end(proxy: FaultProxy, echo: Echo) -> None:
     big = TEXT * 1000
     with connected(proxy) as connection:
@@ -126,16 +134,22 @@ def test_latency_delays_each_way_keeps_order_and_lets_pieces_overlap(proxy: Faul
     with connected(proxy) as connection:
         assert echoed(connection) == TEXT
         proxy.latency(BRIEF)
-        started = time.monotonic()
-        for at in range(0, len(TEXT), 64):
-            connection.sendall(TEXT[at : at + 64])
-        assert receive(connection, len(TEXT)) == TEXT
-        took = time.monotonic() - started
-        assert 2 * BRIEF <= took < 5 * BRIEF  # twice for all sixteen pieces, not for each
+
+        def in_pieces() -> float:
+            started = time.monotonic()
+            for at in range(0, len(TEXT), 64):
+                connection.sendall(TEXT[at : at + 64])
+            assert receive(connection, len(TEXT)) == TEXT
+            return time.monotonic() - started
+
+        def whole() -> float:
+            started = time.monotonic()
+            assert echoed(connection) == TEXT
+            return time.monotonic() - started
+
+        assert 2 * BRIEF <= quickest(in_pieces, 5 * BRIEF) < 5 * BRIEF  # twice for all sixteen pieces, not for each
         proxy.latency(BRIEF, "down")
-        started = time.monotonic()
-        assert echoed(connection) == TEXT
-        assert BRIEF <= time.monotonic() - started < 2 * BRIEF
+        assert BRIEF <= quickest(whole, 2 * BRIEF) < 2 * BRIEF
 
 
 def test_healing_ends_a_long_latency_at_once_and_loses_nothing(proxy: FaultProxy, echo: Echo) -> None:

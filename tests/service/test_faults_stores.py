@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -57,15 +58,16 @@ async def catches_up(gateway: Embedded) -> None:
     async def caught_up() -> bool:
         return await asyncio.to_thread(stored, gateway) >= 2 * sent
 
-    await until(caught_up, "the processor has stored everything", 20)
+    await until(caught_up, "the processor has stored everything")
 
 
 async def goes_on(gateway: Embedded, calls: int = 20) -> None:
     """Calls are answered as if nothing were the matter."""
     before = gateway.forwarded
     for _ in range(calls):
-        async with asyncio.timeout(1):
-            assert await gateway.call() == ""
+        began = time.monotonic()
+        assert await gateway.call() == ""
+        assert gateway.stalls.own(began, time.monotonic()) < 1
     assert gateway.forwarded == before + calls
 
 
@@ -142,7 +144,7 @@ async def serves_keys(gateway: Embedded) -> None:
     async def works() -> bool:
         return (await gateway.get("/api/v1/keys")).status == 200
 
-    await until(works, "the control plane serves again", 5)
+    await until(works, "the control plane serves again", 30)
 
 
 async def test_a_dead_neighbour_is_looked_after_while_the_control_plane_is_gone(
@@ -158,5 +160,5 @@ async def test_a_dead_neighbour_is_looked_after_while_the_control_plane_is_gone(
     with noise(gateway.data / "fulcrum.db"):
         assert (await gateway.get("/api/v1/keys")).status == 503
         swept.clear()
-        await until(swept_again, "what dead processes left is finished", 15)
+        await until(swept_again, "what dead processes left is finished")
         await goes_on(gateway)
