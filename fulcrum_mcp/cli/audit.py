@@ -128,7 +128,7 @@ def _local(data: Path, wanted: AuditQuery) -> list[bytes]:
 @app.command()
 def tail(
     *,
-    lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1000, help="Begin with so many old ones.")] = 10,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, max=1000, help="Begin so many calls ago.")] = 10,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on until Ctrl-C.")] = True,
     as_json: LinesOption = False,
     data: DataOption = None,
@@ -202,7 +202,13 @@ def export(
 def verify(
     file: Annotated[Path, typer.Argument(help="What `fulcrum audit export` wrote.")],
     *,
-    public_key: Annotated[Path, typer.Option("--public-key", help="keys/audit.pub of the data folder.")],
+    public_key: Annotated[
+        Path,
+        typer.Option(
+            "--public-key",
+            help="Of the key that signs: keys/audit.pub of a data folder; several gateways: openssl pkey -pubout.",
+        ),
+    ],
     as_json: JsonOption = False,
 ) -> None:
     """Is the trail whole? 0 = yes, 1 = no, the first bad record is named; 2 = it cannot be read."""

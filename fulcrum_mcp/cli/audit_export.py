@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
 import typer
 
 from fulcrum_mcp.cli.audit_remote import RemoteTrail
-from fulcrum_mcp.cli.output import bar, note
+from fulcrum_mcp.cli.output import note
+from fulcrum_mcp.cli.progress import progress
 from fulcrum_mcp.composition.audit import open_trail
 from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.core.checkpoint import MANIFEST
@@ -20,7 +22,6 @@ from fulcrum_mcp.errors import Invalid, Unavailable
 
 __all__ = ["local", "remote"]
 
-_SHOW_EVERY = 4096
 _MANIFEST = b'{"type":"%b"' % MANIFEST.encode("ascii")
 
 
@@ -47,10 +48,25 @@ def remote(trail: RemoteTrail, output: Path) -> None:
     """From a server."""
     with _writing(output) as file:
         last = _write(trail.export(), file, None)
-    if not last.startswith(_MANIFEST):
+    manifest = _manifest(last)
+    if manifest is None:
         note(f"the server sent no manifest: its trail is broken, or the export was cut off; {output} will not verify")
         raise typer.Exit(1)
-    note(f"written: {_shown(output)}")
+    note(f"{manifest.records} records, {len(manifest.chains)} chains: {_shown(output)}")
+
+
+class _Manifest(msgspec.Struct):
+    records: int
+    chains: list[object]
+
+
+def _manifest(line: bytes) -> _Manifest | None:
+    if not line.startswith(_MANIFEST):
+        return None
+    try:
+        return msgspec.json.decode(line, type=_Manifest)
+    except msgspec.MsgspecError:
+        return None
 
 
 def _shown(output: Path) -> str:
@@ -59,18 +75,10 @@ def _shown(output: Path) -> str:
 
 def _write(lines: Iterable[bytes], file: BinaryIO, total: int | None) -> bytes:
     """The last line. A terminal sees how far it is."""
-    line, number = b"", 0
-    shown = sys.stderr.isatty()
-    try:
-        for number, line in enumerate(lines, 1):
+    line = b""
+    with progress() as shown:
+        for line in shown.count(lines, total):
             file.write(line)
-            if shown and number % _SHOW_EVERY == 0:
-                of = "" if total is None else f" {bar(number, total)} of {total:,}"
-                sys.stderr.write(f"\r{number:,}{of}")
-                sys.stderr.flush()
-    finally:
-        if shown and number >= _SHOW_EVERY:
-            sys.stderr.write("\r\x1b[K")
     return line
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fulcrum_mcp.cli.output import clean, note, say, say_json, table
+from fulcrum_mcp.cli.progress import progress
 from fulcrum_mcp.composition.reconcile import Reconciled, reconcile
 from fulcrum_mcp.processor.reconcile import Difference
 from fulcrum_mcp.settings import Settings
@@ -15,7 +16,8 @@ _SHOWN = 200
 
 def run(settings: Settings, *, mend: bool, patience: float, as_json: bool) -> int:
     """The exit code: 0 the same everywhere, 1 not. Raises `Unavailable` when a part cannot be asked."""
-    found = reconcile(settings, mend=mend, patience=patience)
+    with progress() as line:
+        found = reconcile(settings, line.show, mend=mend, patience=patience)
     if as_json:
         say_json(_document(found))
     else:

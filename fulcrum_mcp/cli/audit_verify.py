@@ -4,6 +4,7 @@ import stat
 from pathlib import Path
 
 from fulcrum_mcp.cli.output import clean, note, say, say_json
+from fulcrum_mcp.cli.progress import progress
 from fulcrum_mcp.composition.audit import read_check
 from fulcrum_mcp.core.trail import Fault, TrailVerifier
 from fulcrum_mcp.errors import Invalid
@@ -33,8 +34,8 @@ def _read(path: Path, verifier: TrailVerifier) -> Fault | None:
     try:
         if stat.S_ISDIR(path.stat().st_mode):
             raise Invalid(f"{path} is a folder; give the file that `fulcrum audit export` wrote")
-        with path.open("rb") as file:
-            while line := file.readline(_LONGEST):
+        with path.open("rb") as file, progress() as shown:
+            for line in shown.count(iter(lambda: file.readline(_LONGEST), b"")):
                 fault = verifier.feed(line)
                 if fault is not None:
                     return fault

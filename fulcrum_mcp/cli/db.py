@@ -31,8 +31,10 @@ def upgrade(
 ) -> None:
     """Bring the schema up to date: forward only, all of it or nothing; safe while others do the same."""
     settings = _settings(config)
-    before, after = upgrade_database(settings, patience=seconds(patience, "--patience"))
     place = postgres_config(settings).place
+    before, after = upgrade_database(
+        settings, lambda what: note(f"{place}: {what}"), patience=seconds(patience, "--patience")
+    )
     if as_json:
         say_json({"database": place, "before": before.found, "after": after.found, "server": after.server})
     elif before.current:

@@ -1,5 +1,6 @@
 """The installation's Postgres: from settings to connections, and its schema's state."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -43,12 +44,14 @@ def database_state(settings: Settings) -> "SchemaState":
     return state(config)
 
 
-def upgrade_database(settings: Settings, *, patience: float = 60.0) -> "tuple[SchemaState, SchemaState]":
-    """Bring the schema up to date; before and after. Raises `Invalid`, `Unavailable`."""
+def upgrade_database(
+    settings: Settings, told: Callable[[str], None], *, patience: float = 60.0
+) -> "tuple[SchemaState, SchemaState]":
+    """Bring the schema up to date; before and after. `told` how far it is. Raises `Invalid`, `Unavailable`."""
     config = postgres_config(settings)
     from fulcrum_adapters.postgres.upgrade import upgrade  # noqa: PLC0415 (same)
 
-    return upgrade(config, patience=patience)
+    return upgrade(config, patience=patience, told=told)
 
 
 def open_database(settings: Settings) -> "Database":
@@ -63,7 +66,7 @@ def open_database(settings: Settings) -> "Database":
     from fulcrum_adapters.postgres.upgrade import check, upgrade  # noqa: PLC0415 (same)
 
     if settings.postgres is not None and settings.postgres.migrate:
-        upgrade(config)
+        upgrade(config, told=lambda what: _log.info("postgres.upgrade", place=config.place, what=what))
     else:
         check(config)
     return Database(config)

@@ -1,7 +1,7 @@
 """`fulcrum audit reconcile` put together, for a data folder and for an installation with several gateways."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,13 @@ from fulcrum_mcp.processor.columns import Record, read_record, row_of
 from fulcrum_mcp.processor.reconcile import Difference, Put, Reconciliation, read_spools, repair
 from fulcrum_mcp.settings import Settings
 
-__all__ = ["Reconciled", "reconcile"]
+__all__ = ["Reconciled", "Told", "counted", "reconcile"]
+
+Told = Callable[[str], None]
+"""Is told, in a few words, what is being done."""
 
 _PAUSE = 1.0
+_EVERY = 1000
 _CHECKPOINT = b'{"type":"%b"' % CHECKPOINT.encode("ascii")
 
 
@@ -51,29 +55,40 @@ class _Parts(Protocol):
         ...
 
 
-def reconcile(settings: Settings, *, mend: bool, patience: float) -> Reconciled:
+def reconcile(settings: Settings, told: Told, *, mend: bool, patience: float) -> Reconciled:
     """Compare, wait `patience` seconds for what is under way, repair if asked to. Raises `Unavailable`, `Invalid`."""
     if settings.postgres is None:
-        with _embedded(settings.data) as parts:
-            return _reconcile(parts, mend=mend, patience=patience)
+        with _embedded(settings.data, told) as parts:
+            return _reconcile(parts, told, mend=mend, patience=patience)
     from fulcrum_mcp.composition.reconcile_installation import installation  # noqa: PLC0415 - for the full mode only
 
-    with installation(settings) as parts:
-        return _reconcile(parts, mend=mend, patience=patience)
+    with installation(settings, told) as parts:
+        return _reconcile(parts, told, mend=mend, patience=patience)
 
 
-def _reconcile(parts: _Parts, *, mend: bool, patience: float) -> Reconciled:
+def _reconcile(parts: _Parts, told: Told, *, mend: bool, patience: float) -> Reconciled:
     spooled = bool(parts.source.writers())
-    found, differences = _settled(parts.look, patience)
+    found, differences = _settled(parts.look, told, patience)
     repaired = 0
     if mend and (wanted := found.wanted()):
+        told("storing what the spools have")
         with parts.mending() as put:
             repaired = repair(parts.source, wanted, put)
-        found, differences = _settled(parts.look, patience)
+        found, differences = _settled(parts.look, told, patience)
     return Reconciled(found, differences, repaired, parts.streamed, spooled)
 
 
-def _settled(look: Callable[[], Reconciliation], patience: float) -> tuple[Reconciliation, list[Difference]]:
+def counted(lines: Iterable[bytes], told: Told) -> Iterator[bytes]:
+    """Lines of the store, which may be many."""
+    for number, line in enumerate(lines):
+        if number % _EVERY == 0:
+            told(f"reading the store: {number:,}")
+        yield line
+
+
+def _settled(
+    look: Callable[[], Reconciliation], told: Told, patience: float
+) -> tuple[Reconciliation, list[Difference]]:
     """What is missing may be under way: look again until it has arrived, or long enough."""
     deadline = time.monotonic() + patience
     while True:
@@ -81,6 +96,7 @@ def _settled(look: Callable[[], Reconciliation], patience: float) -> tuple[Recon
         differences = found.differences()
         if not any(each.what == "missing" for each in differences) or time.monotonic() >= deadline:
             return found, differences
+        told(f"{len(differences)} differences; looking again, for what may be under way")
         time.sleep(min(_PAUSE, max(deadline - time.monotonic(), 0.0)))
 
 
@@ -89,12 +105,14 @@ class _DataFolder:
 
     streamed = False
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, told: Told) -> None:
         self._data = data
+        self._told = told
         self.source: SpoolSource = SpoolReader(data / "spool", data / "aside")
 
     def look(self) -> Reconciliation:
         """See `_Parts`."""
+        self._told("reading the spools")
         processor = open_processor(self._data, breath=0.0)
         try:
             processor.drain(1.0)
@@ -105,7 +123,7 @@ class _DataFolder:
         store, reader = SqliteAuditStore(self._data / "audit.db"), open_reader(self._data)
         try:
             found.take_state(store.load())
-            found.take_store(reader.lines(None))
+            found.take_store(counted(reader.lines(None), self._told))
         finally:
             reader.close()
             store.close()
@@ -157,7 +175,7 @@ def mend_chains(store: AuditStore, reader: AuditReader) -> None:
 
 
 @contextmanager
-def _embedded(data: Path) -> Iterator[_Parts]:
+def _embedded(data: Path, told: Told) -> Iterator[_Parts]:
     if not (data / "spool").is_dir() and not (data / "audit.db").exists():
         raise Unavailable(f"{data}: nothing is recorded here; name another folder with --data")
-    yield _DataFolder(data)
+    yield _DataFolder(data, told)

@@ -14,6 +14,7 @@ from fulcrum_adapters.postgres.upgrade import check
 from fulcrum_adapters.spool import SpoolReader
 from fulcrum_mcp.composition.database import postgres_config
 from fulcrum_mcp.composition.event_processor import jetstream_config
+from fulcrum_mcp.composition.reconcile import Told, counted
 from fulcrum_mcp.composition.signing import nats_seal
 from fulcrum_mcp.ports import ArchivedRecord, SpoolSource
 from fulcrum_mcp.processor.archived import archived
@@ -28,7 +29,8 @@ class Installation:
 
     streamed = True
 
-    def __init__(self, settings: Settings, database: Database, nats: JetStreamConfig, seal: Seal) -> None:
+    def __init__(self, settings: Settings, database: Database, nats: JetStreamConfig, seal: Seal, told: Told) -> None:
+        self._told = told
         self._nats = nats
         self._seal = seal
         self._archive = PostgresArchive(database)
@@ -39,10 +41,12 @@ class Installation:
     def look(self) -> Reconciliation:
         """Ask everybody once, the store last. Raises `Unavailable`."""
         found = Reconciliation()
+        self._told("reading the spools")
         read_spools(self.source, found)
+        self._told("reading the stream")
         asyncio.run(self._take_stream(found))
         found.take_state(self._chains.load())
-        found.take_store(self._reader.lines(None))
+        found.take_store(counted(self._reader.lines(None), self._told))
         found.take_links(self._chains)
         return found
 
@@ -75,14 +79,14 @@ class Installation:
 
 
 @contextmanager
-def installation(settings: Settings) -> Iterator[Installation]:
+def installation(settings: Settings, told: Told) -> Iterator[Installation]:
     """Raises `Invalid`, `Unavailable`."""
     config, nats, seal = postgres_config(settings), jetstream_config(settings), nats_seal(settings)
     check(config)
     database = Database(config)
     try:
         join(database, seal.check)
-        parts = Installation(settings, database, nats, seal)
+        parts = Installation(settings, database, nats, seal, told)
         try:
             yield parts
         finally:

@@ -45,8 +45,11 @@ def test_upgrade_and_status_say_where_the_schema_is(url: str) -> None:
     assert (ran.returncode, "schema none" in ran.stdout, "fulcrum db upgrade" in ran.stderr) == (1, True, True)
     ran = fulcrum(url, "db", "upgrade")
     assert (ran.returncode, "it was empty" in ran.stdout) == (0, True), ran.stderr
+    first, *steps = [line.split(": ", 1)[1] for line in ran.stderr.splitlines()]
+    latest = f"{len(steps):04}"
+    assert (first, steps[-1]) == (f"the schema is empty, bringing it to {latest}", f"{latest} is done")
     ran = fulcrum(url, "db", "upgrade")
-    assert (ran.returncode, "nothing was changed" in ran.stdout) == (0, True)
+    assert (ran.returncode, "nothing was changed" in ran.stdout, ran.stderr) == (0, True, "")
     ran = fulcrum(url, "db", "status", "--json")
     assert (ran.returncode, json.loads(ran.stdout)["current"]) == (0, True)
 

@@ -1,7 +1,7 @@
 """Bringing the schema up to date: forward only, all steps in one transaction, behind a lock that replicas share."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +68,15 @@ def check(config: PostgresConfig) -> None:
         )
 
 
-def upgrade(config: PostgresConfig, *, patience: float = 60.0) -> tuple[SchemaState, SchemaState]:
+Told = Callable[[str], None]
+"""Is told, in a few words, how far an upgrade is; at nothing to do it is told nothing."""
+
+
+def _nobody(_: str) -> None:
+    pass
+
+
+def upgrade(config: PostgresConfig, *, patience: float = 60.0, told: Told = _nobody) -> tuple[SchemaState, SchemaState]:
     """Do what is missing, all of it or nothing; what was there before, and what is there now.
 
     `patience`: seconds for each statement, and for another process that does the same. Raises `Unavailable`.
@@ -82,8 +90,9 @@ def upgrade(config: PostgresConfig, *, patience: float = 60.0) -> tuple[SchemaSt
                 return before, before
             connection.rollback()
             connection.patience = patience
+            told(f"the schema is {before.found or 'empty'}, bringing it to {before.latest}")
             with _bound(connection) as bind:
-                return _upgrade(connection, bind, config, patience)
+                return _upgrade(connection, bind, config, patience, told)
         except (DBAPIError, psycopg.Error) as exc:
             raise _fault(exc, connection, config) from exc
         except Unavailable as exc:
@@ -107,16 +116,16 @@ def _bound(connection: Connection) -> Iterator[Bind]:
 
 
 def _upgrade(
-    connection: Connection, bind: Bind, config: PostgresConfig, patience: float
+    connection: Connection, bind: Bind, config: PostgresConfig, patience: float, told: Told
 ) -> tuple[SchemaState, SchemaState]:
     """One transaction, which also holds the lock."""
     try:
         connection.execute("SET LOCAL statement_timeout = 0")
-        _wait_for_lock(connection, config, patience)
+        _wait_for_lock(connection, config, patience, told)
         before = _look(connection, config)
         _see_owners(connection)  # again: nobody makes it now but who holds the lock, or a stranger
         if not before.current:
-            _run(connection, bind)
+            _run(connection, bind, told)
             _see_owners(connection)
         connection.commit()
     except (DBAPIError, psycopg.Error) as exc:
@@ -135,7 +144,7 @@ def _see_owners(connection: Connection) -> None:
         )
 
 
-def _run(connection: Connection, bind: Bind) -> None:
+def _run(connection: Connection, bind: Bind, told: Told) -> None:
     connection.execute("CREATE SCHEMA IF NOT EXISTS fulcrum")
     connection.execute("SET LOCAL search_path = pg_catalog, pg_temp")
     scripts = _scripts()
@@ -143,8 +152,13 @@ def _run(connection: Connection, bind: Bind) -> None:
     def steps(found: Any, _: Any) -> Any:
         return scripts._upgrade_revs("head", found)  # noqa: SLF001 (Alembic's recipe for a caller's connection)
 
+    def done(*_: Any, **given: Any) -> None:  # Alembic names what it gives
+        told(f"{given['step'].up_revision_id} is done")
+
     with EnvironmentContext(Config(), scripts, fn=steps) as environment:
-        environment.configure(connection=bind, version_table=_TABLE, version_table_schema="fulcrum")
+        environment.configure(
+            connection=bind, version_table=_TABLE, version_table_schema="fulcrum", on_version_apply=done
+        )
         environment.run_migrations()
 
 
@@ -182,9 +196,9 @@ def _look(connection: Connection, config: PostgresConfig) -> SchemaState:
     return SchemaState(found, latest, connection.info.parameter_status("server_version") or "")
 
 
-def _wait_for_lock(connection: Connection, config: PostgresConfig, patience: float) -> None:
+def _wait_for_lock(connection: Connection, config: PostgresConfig, patience: float, told: Told) -> None:
     """Until the end of our transaction nobody else upgrades this database."""
-    deadline = time.monotonic() + patience
+    deadline, waits = time.monotonic() + patience, False
     while True:
         row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [_LOCK]).fetchone()
         if row is not None and row[0]:
@@ -194,4 +208,7 @@ def _wait_for_lock(connection: Connection, config: PostgresConfig, patience: flo
                 f"postgres {config.place}: another process has been upgrading it for {patience:.0f} s; "
                 "wait for it to end, or see what it does."
             )
+        if not waits:
+            told(f"another process is upgrading it; waiting up to {patience:.0f} s for it to end")
+        waits = True
         time.sleep(_PAUSE)

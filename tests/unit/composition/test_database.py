@@ -15,7 +15,7 @@ HOST = "db.example"
 def _no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     database._warn.cache_clear()
     monkeypatch.delenv("PGSSLMODE", raising=False)
-    monkeypatch.setattr("fulcrum_adapters.postgres.upgrade.upgrade", lambda _config: None)
+    monkeypatch.setattr("fulcrum_adapters.postgres.upgrade.upgrade", lambda _config, **_: None)
 
 
 def warned(tmp_path: Path, query: str = "", host: str = HOST) -> list[str]:
