@@ -21,7 +21,7 @@ def strip_envelope(message: Message) -> tuple[Message, dict[str, str]]:
     """Take `_meta["dev.fulcrum/..."]` out of a message: it is ours and never goes upstream.
 
     Raises:
-        WireError: a value is no short string.
+        WireError: a value is no short string, or holds U+0000: Postgres cannot, so what it spent would be forgotten.
     """
     meta = message.meta
     ours = [key for key in meta if key.startswith(_PREFIX)]
@@ -32,8 +32,10 @@ def strip_envelope(message: Message) -> tuple[Message, dict[str, str]]:
         value = meta.get(_PREFIX + key)
         if value is None:
             continue
-        if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME:
-            text = f"params._meta[{_PREFIX + key!r}] must be a string of 1 to {_MAX_NAME} characters"
+        if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or "\0" in value:
+            text = (
+                f"params._meta[{_PREFIX + key!r}] must be a string of 1 to {_MAX_NAME} characters, none of them U+0000"
+            )
             raise WireError(_INVALID_PARAMS, text, message.id)
         names[key] = value
     kept = {key: value for key, value in meta.items() if not key.startswith(_PREFIX)}

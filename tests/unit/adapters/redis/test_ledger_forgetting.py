@@ -161,7 +161,7 @@ def test_books_of_which_something_may_have_been_evicted_are_made_again(store: Re
         client.set(f"stranger{number}", b"x" * 10_000, ex=5)
     client.config_set("maxmemory-policy", "volatile-ttl")
     client.config_set("maxmemory", client.info("memory")["used_memory"] - 200_000)
-    until(lambda: client.set("stranger", b"x") and client.info("stats")["evicted_keys"] > 0)
+    until(lambda: bool(client.set("stranger", b"x")) and client.info("stats")["evicted_keys"] > 0)
     client.config_set("maxmemory-policy", "noeviction")
     client.config_set("maxmemory", 0)
     client.close()

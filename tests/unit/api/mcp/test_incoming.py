@@ -40,7 +40,7 @@ def test_message_without_our_names_is_the_same_object() -> None:
     assert strip_envelope(message) == (message, {})
 
 
-@pytest.mark.parametrize("value", ["", "x" * 257, 5, True, [], {}])
+@pytest.mark.parametrize("value", ["", "x" * 257, "a\0b", 5, True, [], {}])
 @pytest.mark.parametrize("key", ["envelope", "workflow", "execution"])
 def test_name_in_meta_that_is_none_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(WireError, match=f"dev.fulcrum/{key}") as caught:
