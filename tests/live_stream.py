@@ -62,8 +62,10 @@ def open_get(client: Client, last: str | None = None) -> Stream:
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Let the loop run until something holds, for five seconds at most."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - anything may be the condition
-            await asyncio.sleep(0.001)
-    assert condition(), what
+    """Let the loop run until something holds, for half a minute at most."""
+    try:
+        async with asyncio.timeout(30):
+            while not condition():  # noqa: ASYNC110 - anything may be the condition
+                await asyncio.sleep(0.001)
+    except TimeoutError:
+        raise AssertionError(f"not within 30 s: {what}") from None

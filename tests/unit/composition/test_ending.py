@@ -130,7 +130,7 @@ async def test_what_does_not_hear_that_it_is_cancelled_holds_nobody_up() -> None
                 continue
 
     ending = Ending()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         await ending.stage("requests", deaf)
     assert ending.late == ["requests"]
     gate.set()

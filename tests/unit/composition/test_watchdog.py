@@ -79,5 +79,5 @@ def test_stopped_process_is_left_alone() -> None:
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGCONT)
-    out, _ = process.communicate("\n", timeout=10)
+    out, _ = process.communicate("\n", timeout=60)
     assert (process.returncode, out) == (0, "alive\n")

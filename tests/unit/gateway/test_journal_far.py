@@ -10,15 +10,19 @@ from live_stream import until
 
 from fulcrum_mcp.core.budget import Commit, Reserved
 from fulcrum_mcp.errors import Unavailable
+from fulcrum_mcp.gateway import journal as journal_module
 from fulcrum_mcp.gateway.ids import now_ns
 from fulcrum_mcp.gateway.journal import Journal, Settlement
 
 pytest_plugins = ["journal_rig"]
 pytestmark = pytest.mark.anyio
 
+LONG = 30.0
+
 
 @pytest.fixture
-async def far(log: GatedLog) -> AsyncIterator[tuple[Journal, FarLedger]]:
+async def far(log: GatedLog, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Journal, FarLedger]]:
+    monkeypatch.setattr(journal_module, "SHARED_PATIENCE", LONG)  # what hangs here hangs until a test lets it go
     ledger = FarLedger()
     opened = Journal(ledger, log)
     opened.start()
@@ -38,7 +42,7 @@ async def test_what_needs_no_ledger_does_not_wait_for_one_that_hangs(
     await until(ledger.asked.is_set, "the ledger is asked")
 
     async def free(name: str) -> None:
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(LONG / 2):
             await journal.admit(None, lambda _: draft(name), lambda _: None)
         journal.settle(Settlement(None, lambda: draft(name, "finished")))
 
@@ -81,7 +85,7 @@ async def test_what_needs_no_ledger_does_not_wait_with_heads_for_one_that_hangs(
     await until(ledger.asked.is_set, "the ledger is asked")
     heads = asyncio.create_task(journal.heads())
     await spin()
-    async with asyncio.timeout(0.5):
+    async with asyncio.timeout(LONG / 2):
         await journal.admit(None, lambda _: draft("free"), lambda _: None)
     assert not heads.done()
     ledger.gate.set()
@@ -142,6 +146,6 @@ async def test_close_tells_a_ledger_that_failed_for_a_moment_what_is_settled(log
 
 async def test_close_ends_while_the_ledger_fails(log: GatedLog) -> None:
     journal, _ = await settling_with_a_ledger_that_fails(log)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(LONG):
         await journal.close()
     assert subjects(log, "finished") == []
