@@ -33,7 +33,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(15):
+    with anyio.fail_after(60):
         while not condition():  # noqa: ASYNC110  # what other processes do has no event here
             await asyncio.sleep(0.01)
 
@@ -228,7 +228,7 @@ async def test_flood_toward_a_legacy_client_is_held_back_and_arrives_whole() -> 
 
 
 async def test_legacy_client_that_never_reads_loses_the_stream_and_not_the_session() -> None:
-    async with upstream(stream_limit=10_000, stall_timeout=0.05, replay_limit=100_000) as to:
+    async with upstream(stream_limit=10_000, stall_timeout=2.0, replay_limit=100_000) as to:
         client = await connected(to, LEGACY)
         slow = await client.call("flood", {"lines": 20000, "width": 10})
         session = to._table.sessions[str(client.session)]
@@ -246,7 +246,7 @@ async def test_stubborn_process_and_its_child_are_killed() -> None:
         pid = await client.result("stubborn")
         assert alive(child)
         assert alive(pid)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             await to.close()
         assert not alive(pid)
         await until(lambda: not alive(child))
@@ -328,10 +328,11 @@ async def test_all_principals_together_stay_under_the_limit_also_when_they_come_
 
 
 async def test_idle_sessions_and_an_idle_shared_process_are_ended_and_busy_ones_live() -> None:
-    async with upstream(idle_timeout=0.2) as to:
-        busy, idle = await connected(to, LEGACY), await connected(to, LEGACY)
-        await Client(to).call("echo")
+    async with upstream(idle_timeout=1.5) as to:
+        busy = await connected(to, LEGACY)
         standing = await to.send(busy.request("GET"))
+        idle = await connected(to, LEGACY)
+        await Client(to).call("echo")
         await until(lambda: len(to.pids) == 1)
         assert (await idle.call("echo")).status == 404
         assert (await busy.call("echo")).status == 200
