@@ -92,6 +92,15 @@ class Workers(Up):
 
         await until(ready, f"all workers are ready: {self.log.read_text()}")
 
+    async def replaced(self, worker: int, before: int) -> None:
+        """Wait until another process is this worker, and every worker serves: the supervisor may not know yet."""
+
+        async def other() -> bool:
+            return self.pids().get(worker, before) != before
+
+        await until(other, f"worker {worker} is replaced: {self.log.read_text()}")
+        await self.all_ready()
+
     async def line(self, worker: int | None = None) -> Line:
         """A connection to this worker, or to any."""
         others: list[Line] = []

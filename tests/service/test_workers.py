@@ -161,7 +161,7 @@ async def test_workers_killed_under_load_lose_no_record_and_charge_nothing_twice
             victim = up.pids()[1 + number % 2]
             psutil.Process(victim).kill()
             await gone(victim)
-            await up.all_ready()
+            await up.replaced(1 + number % 2, victim)
         await crowd.end()
         assert await up.end(signal.SIGTERM) == 0
         lines = await exported(up.data)
@@ -226,7 +226,7 @@ async def test_worker_ended_from_outside_finishes_what_it_serves_and_is_replaced
     psutil.Process(before[2]).terminate()
     assert (await call)["result"]["content"][0]["text"] == "hold 1"
     await gone(before[2])
-    await up.all_ready()
+    await up.replaced(2, before[2])
     assert up.pids()[1] == before[1]
     assert [line["end"] for line in up.said()] == ["exit code 0"]
 
