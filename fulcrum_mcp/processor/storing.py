@@ -26,9 +26,11 @@ _TOLD = 10
 """Dead letters of a minute that the log names one by one: whoever may publish can send any number."""
 _MINUTE = 60.0
 _RECENT = 60.0
-"""Seconds for which a success shows that the archive itself works."""
+"""Seconds for which a success shows that it is worth while to ask for records one by one."""
 _ENOUGH = 8
 """Records refused one by one, and none taken: then it is not the records."""
+_REMEMBERED = 65_536
+"""Records of which it is known since when they are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class StorerConfig:
     linger: float = 0.1
     """After a fetch that took all there was: what comes meanwhile is stored at once, which costs a fraction."""
     aside: float = 10.0
-    """Until what the archive refuses is tried again, while nothing shows that it takes anything."""
+    """Until what the archive refuses is tried again, while nothing shows that it takes other records."""
     longest: float = 10.0
     """Between two tries when the archive or the stream does not answer."""
 
@@ -83,6 +85,9 @@ class Storer:
         self._clock = clock
         self._most = min(8, self._config.deliveries)
         self._succeeded = -_RECENT
+        """When the last store was begun that the archive has taken."""
+        self._refused: dict[str, float] = {}
+        """Id -> since when the archive refuses the record."""
         self._in_hand: list[_Batch] = []
         self._counting = threading.Lock()
         self._named = 0
@@ -183,21 +188,28 @@ class Storer:
             self._tell(batch.letters)
             batch.letters = []
         refused = self._put([entry for entries in batch.entries for entry in entries])
-        if not refused:
+        # Is it these records, or is it the archive? Only what it takes after it has refused one shows that.
+        odd = [(entry, why) for entry, why in refused if self._since(entry) < self._succeeded]
+        back = {id(entry) for entry, _ in refused} - {id(entry) for entry, _ in odd}
+        if odd:
+            letters = [DeadLetter(entry.record.chain, why, entry.record.line) for entry, why in odd]
+            self._archive.bury(letters)
+            self._tell(letters)
+        if not back:
             return list(batch.deliveries), []
-        if time.monotonic() - self._succeeded > _RECENT:  # is it these records, or is it the archive?
-            _log.error("audit.store.refuses", reason=refused[0][1], records=len(refused))
-            self.archive_fault = refused[0][1]
-            back = {id(entry) for entry, _ in refused}
-            done: list[Delivery] = []
-            bad: list[Delivery] = []
-            for delivery, entries in zip(batch.deliveries, batch.entries, strict=True):
-                (bad if any(id(entry) in back for entry in entries) else done).append(delivery)
-            return done, bad
-        letters = [DeadLetter(entry.record.chain, why, entry.record.line) for entry, why in refused]
-        self._archive.bury(letters)
-        self._tell(letters)
-        return list(batch.deliveries), []
+        _log.error("audit.store.refuses", reason=refused[0][1], records=len(back))
+        self.archive_fault = refused[0][1]
+        done: list[Delivery] = []
+        bad: list[Delivery] = []
+        for delivery, entries in zip(batch.deliveries, batch.entries, strict=True):
+            (bad if any(id(entry) in back for entry in entries) else done).append(delivery)
+        return done, bad
+
+    def _since(self, entry: Entry) -> float:
+        """When the archive first refused it; now, if it did so just now."""
+        if len(self._refused) >= _REMEMBERED:
+            self._refused.clear()
+        return self._refused.setdefault(entry.record.id, time.monotonic())
 
     def _put(self, entries: list[Entry]) -> list[tuple[Entry, str]]:
         """Store them; those that the archive refuses for what is in them, and why. Raises `Unavailable`."""
@@ -211,6 +223,7 @@ class Storer:
                 why = f"the archive refuses it: {exc}"
                 if len(some) == 1:
                     refused.append((some[0], why))
+                    self._since(some[0])
                 elif len(refused) >= _ENOUGH and time.monotonic() - self._succeeded > _RECENT:
                     refused += [(entry, why) for entry in some]
                 else:
@@ -220,8 +233,12 @@ class Storer:
 
     def _put_all(self, entries: list[Entry]) -> None:
         records = [entry.record for entry in entries]
+        began = time.monotonic()
         conflicts = self._archive.store(records, [text for entry in entries for text in entry.inputs])
-        self._succeeded = time.monotonic()
+        self._succeeded = max(began, self._succeeded)
+        if self._refused:
+            for record in records:
+                self._refused.pop(record.id, None)
         self._tell(conflicts)
         with self._counting:
             self.stored += len(entries) - len(conflicts)

@@ -209,8 +209,10 @@ async def test_a_record_that_the_archive_refuses_keeps_no_other_out() -> None:
     odd = [decided("call_odd", agent="odd")]
     feed.publish(parcels_of("w", [calls(8), odd, calls(8)]))
     async with Running(feed, archive) as running:
+        await running.until(lambda: len(archive.rows) == 32)
+        feed.publish(parcels_of("v", [calls(1)]))  # it takes others: so it is that record
         await running.drained()
-    assert len(archive.rows) == 32
+    assert len(archive.rows) == 34
     assert ["the archive refuses it" in letter.what for letter in archive.letters] == [True]
     assert running.storer.archive_fault is None
 
@@ -229,6 +231,22 @@ async def test_an_archive_that_refuses_everything_gets_nothing_buried() -> None:
         await running.drained()
         await running.until(lambda: running.storer.archive_fault is None)
     assert len(archive.rows) == 400
+    assert archive.letters == []
+
+
+async def test_what_is_refused_from_one_moment_on_is_not_buried_because_others_were_taken_before() -> None:
+    feed, archive = Feed(), Choosy()
+    async with Running(feed, archive) as running:
+        feed.publish(parcels_of("v", [calls(5)]))
+        await running.drained()
+        archive.refuses_all = True
+        feed.publish(parcels_of("w", [calls(10) for _ in range(5)]))
+        await running.until(lambda: len(feed.given_back) >= 20)
+        assert archive.letters == []
+        archive.refuses_all = False
+        await running.drained()
+        await running.until(lambda: running.storer.archive_fault is None)
+    assert len(archive.rows) == 110
     assert archive.letters == []
 
 
