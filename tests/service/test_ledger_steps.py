@@ -32,6 +32,8 @@ from fulcrum_mcp.errors import Unavailable
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
 
 LANES = 6
+MANY = 16
+"""Cells at a time where there are thousands: each waits most of its time."""
 PATIENCE = 5
 """Courses after which one was unharmed: where the machine stood still for half a second, the server was asked whether
 it is there (`ping`)."""
@@ -171,7 +173,7 @@ async def test_a_sample_of_messages_places_and_harms(unharmed: Outcome, tmp_path
 async def test_every_message_in_both_places(
     unharmed: Outcome, tmp_path: Path, harm: str, progress: Callable[[str], None]
 ) -> None:
-    _all_well(await run_all(tmp_path, every(unharmed.steps, harm), LANES, progress), unharmed, progress)
+    _all_well(await run_all(tmp_path, every(unharmed.steps, harm), MANY, progress), unharmed, progress)
 
 
 def aside(line: str) -> None:

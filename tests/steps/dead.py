@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from steps.books import INSTALLATION
 
@@ -20,6 +21,9 @@ from fulcrum_mcp.gateway.records import decided_draft
 from fulcrum_mcp.gateway.ticket import scopes_of
 
 __all__ = ["die"]
+
+PATIENCE: Final = 5.0
+"""Seconds, more than any harm lasts: what it is not told that it holds stands in the books and in no record."""
 
 
 def die(url: str, data: Path, budgets: Sequence[Budget], ttl: int) -> str:
@@ -47,7 +51,7 @@ def die(url: str, data: Path, budgets: Sequence[Budget], ttl: int) -> str:
 
 
 def _held(url: str, reserve: Reserve) -> bool:
-    with closing(RedisStore(RedisConfig(url, timeout=0.3), INSTALLATION)) as store:
+    with closing(RedisStore(RedisConfig(url, timeout=PATIENCE), INSTALLATION)) as store:
         try:
             store.state()
             return isinstance(RedisLedger(store).apply([reserve])[0], Reserved)

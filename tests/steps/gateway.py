@@ -39,6 +39,8 @@ from fulcrum_mcp.settings import Settings
 __all__ = ["ADMIN", "Answer", "FailingLog", "Gateway", "Stepped", "until"]
 
 ADMIN: Final = "flcrm_sk_stepping_" + "0123456789abcdef" * 3
+STORED: Final = 10.0
+"""Seconds until a store must have what was written. A gateway that ends before that is waited for by a rebuild."""
 _REFUSALS: Final = ("unavailable", "budget_exceeded", "rate_limited", "replayed", "tainted", "broke")
 
 
@@ -122,7 +124,7 @@ class _Keeping:
         self._keeper.start()
 
     async def close(self) -> None:
-        await self._keeper.close(retire=await until(lambda: self._store.complete, 1.0))
+        await self._keeper.close(retire=await until(lambda: self._store.complete, STORED))
 
 
 class Gateway:
