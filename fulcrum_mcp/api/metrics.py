@@ -1,6 +1,6 @@
 """`/metrics`: every figure in Prometheus' text format. What a figure means: docs/reference/metrics.md."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -33,14 +33,16 @@ def metrics_text(metrics: Iterable[Metric]) -> bytes:
     return generate_latest(registry)
 
 
-def metrics_route(read: Callable[[], Sequence[Metric]], refuse: Callable[[Request], Any] | None = None) -> Route:
+def metrics_route(
+    read: Callable[[], Awaitable[Sequence[Metric]]], refuse: Callable[[Request], Any] | None = None
+) -> Route:
     """The route. `refuse` awaits to the answer for who may not read them, or to None; without it everybody may."""
 
     async def metrics(request: Request) -> Response:
         refused = None if refuse is None else await refuse(request)
         if isinstance(refused, Response):
             return refused
-        return Response(metrics_text(read()), headers={"cache-control": "no-store"}, media_type=CONTENT_TYPE)
+        return Response(metrics_text(await read()), headers={"cache-control": "no-store"}, media_type=CONTENT_TYPE)
 
     return Route("/metrics", metrics)
 

@@ -20,7 +20,7 @@ import structlog
 from fulcrum_mcp.api.mcp.writer import Receive, Send, send_body, watch
 from fulcrum_mcp.gateway.seat import Seat
 
-__all__ = ["RELAYED", "Relayed", "RelayedFace", "SiblingLost", "SiblingSilent", "Siblings"]
+__all__ = ["RELAYED", "App", "Relayed", "RelayedFace", "SiblingLost", "SiblingSilent", "Siblings"]
 
 _log = structlog.get_logger("fulcrum.siblings")
 
@@ -128,6 +128,24 @@ class Siblings:
             return True
         finally:
             watcher.stop()
+
+    async def ask(self, number: int, path: str) -> bytes | None:
+        """What a sibling answers to a question of ours; None when it is not there, silent, or refuses."""
+        said: list[MutableMapping[str, Any]] = []
+
+        async def take(message: MutableMapping[str, Any]) -> None:
+            said.append(message)
+
+        asked = {"method": "GET", "raw_path": path.encode(), "query_string": b"", "headers": [(b"host", b"sibling")]}
+        head = _head(asked, 0, only_if_known=False)
+        try:
+            async with asyncio.timeout(_PROBE):
+                there = await self._relay(number, head, b"", take, _PROBE)
+        except (SiblingLost, SiblingSilent, TimeoutError):
+            return None
+        if not there or said[0]["status"] != _WHOLE or said[-1].get("more_body", False):
+            return None  # also one that was cut off
+        return b"".join(message.get("body", b"") for message in said)
 
     async def _relay(self, number: int, head: bytes, body: bytes, send: Send, patience: float) -> bool:
         reply = _Reply()

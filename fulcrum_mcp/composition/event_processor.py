@@ -31,6 +31,7 @@ from fulcrum_mcp.api.metrics import metrics_route
 from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.database import open_database, postgres_config
 from fulcrum_mcp.composition.faces import Faces
+from fulcrum_mcp.composition.figures import Figures
 from fulcrum_mcp.composition.signing import audit_keys, check_signing_key, nats_seal
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.ports import Metric, Point
@@ -108,7 +109,7 @@ class ProcessorServer:
             routes = [*health_routes(self.parts)]
             self.address = await faces.serve(self._bind, routes)
             if self.settings.telemetry.metrics is not None:
-                await faces.serve(self.settings.telemetry.metrics, [metrics_route(self.metrics)])
+                await faces.serve(self.settings.telemetry.metrics, [metrics_route(Figures(self.metrics, None).read)])
             ready(self)
             await self._work()
 

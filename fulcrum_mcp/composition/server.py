@@ -30,6 +30,7 @@ from fulcrum_mcp.composition.collector import calm_collector
 from fulcrum_mcp.composition.control import OPERATOR, ControlPlane, open_control
 from fulcrum_mcp.composition.ending import Ending, all_of
 from fulcrum_mcp.composition.faces import served
+from fulcrum_mcp.composition.figures import Figures
 from fulcrum_mcp.composition.gateway import DataPlane, open_data_plane
 from fulcrum_mcp.composition.listen import listen, shown
 from fulcrum_mcp.composition.management import into_journal
@@ -74,14 +75,18 @@ class Server:
     rest: Starlette
     worker: Worker | None = None
     """This process's part when it is one of several."""
+    siblings: Siblings | None = None
+    """The workers beside it."""
     address: str = ""
     """Where it listens, once it does: `host:port`."""
+    figures: Figures = field(init=False)
     telemetry: Telemetry = field(init=False)
 
     def __post_init__(self) -> None:
         number = "" if self.worker is None else f".{self.worker.seat.number}"
         instance = f"{socket.gethostname()}.{os.getpid()}{number}"
-        self.telemetry = Telemetry(self.settings.telemetry, self.plane.hub.settler, self.metrics, instance)
+        self.figures = Figures(self.metrics, self.siblings)
+        self.telemetry = Telemetry(self.settings.telemetry, self.plane.hub.settler, self.figures, instance)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """ASGI: the MCP faces beside everything else."""
@@ -151,7 +156,7 @@ class Server:
 
     async def _take_from_siblings(self, server: uvicorn.Server, listener: socket.socket) -> None:
         """Serve what other workers hand over; it ends together with the rest."""
-        config = served(RelayedFace(self.endpoint))
+        config = served(RelayedFace(self.figures.beside(self.endpoint)))
         config.load()
 
         def protocol() -> asyncio.Protocol:
@@ -295,6 +300,7 @@ async def open_server(
     if planes != "control":
         faces["/mcp"] = MergedFace(hub)
     routing: Routing | None = None
+    siblings: Siblings | None = None
     if worker is not None and worker.folder is not None:
         processes = [item.name for item in settings.servers if item.command is not None]
         siblings = Siblings(worker.seat, worker.folder)
@@ -326,9 +332,9 @@ async def open_server(
         refuses=origin.refusal,
         oauth=None if oauth is None else OAuthMetadata(oauth.resource, oauth.issuer, oauth.scopes),
         operator=OPERATOR.tenant,
-        metrics=lambda: server.metrics(),  # noqa: PLW0108 - there is no server yet
+        metrics=lambda: server.figures.read(),  # noqa: PLW0108 - there is no server yet
     )
     companions = backing.companions(plane)
-    server = Server(settings, plane, control, backing, companions, endpoint, Starlette(), worker)
+    server = Server(settings, plane, control, backing, companions, endpoint, Starlette(), worker, siblings)
     server.rest = rest_app(deps, [*health_routes(server.parts)], api=planes != "data")
     return server

@@ -6,12 +6,12 @@ import os
 import signal
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from governed_processes import Up, free_port, marking_http, tool_call
+from governed_processes import Up, free_port, marking_http, tool_call, until
 from otlp_collector import Collector, open_collector
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -27,12 +27,12 @@ def anyio_backend() -> str:
 
 
 @asynccontextmanager
-async def watched(folder: Path, collector: Collector) -> AsyncIterator[tuple[Up, str]]:
+async def watched(folder: Path, collector: Collector, more: Sequence[str] = ()) -> AsyncIterator[tuple[Up, str]]:
     """A gateway, and where its figures are shown without a key."""
     async with marking_http(folder / "notes") as url:
         config = folder / "fulcrum.toml"
         await asyncio.to_thread(config.write_text, f'[[server]]\nname = "marks"\nurl = "{url}"\n')
-        up = Up(folder / "data", config, folder / "log")
+        up = Up(folder / "data", config, folder / "log", more=more)
         metrics = f"127.0.0.1:{free_port()}"
         up.environ = {
             **os.environ,
@@ -118,3 +118,30 @@ async def test_a_collector_that_is_away_changes_nothing_for_calls(tmp_path: Path
             assert answer is not None
             assert not answer["result"].get("isError")
         assert await up.end(signal.SIGTERM) == 0, up.log.read_text()
+
+
+def counted(page: str, key: str | None = None) -> dict[str, float]:
+    """Calls by worker; those that have answered and counted nothing yet are there, too."""
+    status, text = fetch(page, key)
+    assert status == 200, text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    found = {sample.labels["worker"]: 0.0 for sample in families["fulcrum_in_flight"].samples}
+    for sample in families["fulcrum_calls"].samples if "fulcrum_calls" in families else ():
+        found[sample.labels["worker"]] += sample.value
+    return found
+
+
+async def test_one_page_shows_what_every_worker_has_counted(tmp_path: Path) -> None:
+    with open_collector() as collector:
+        async with watched(tmp_path, collector, ("--workers", "2")) as (up, page):
+
+            async def all_told(url: str, key: str | None, calls: int) -> bool:
+                found = await asyncio.to_thread(counted, url, key)
+                return set(found) == {"1", "2"} and sum(found.values()) == calls
+
+            await until(lambda: all_told(page, None, 0), "both workers are on the page", 30)
+            for _ in range(12):  # each over a connection of its own: either worker may take it
+                await asyncio.to_thread(traced_call, up.url)
+            await until(lambda: all_told(page, None, 12), "every call is counted", 30)
+            await until(lambda: all_told(f"{up.url}/metrics", ADMIN, 12), "the same beside the API", 30)
+            assert await up.end(signal.SIGTERM) == 0, up.log.read_text()

@@ -1,6 +1,6 @@
 """What the REST face needs, handed in by the composition root."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,10 @@ class OAuthMetadata:
     scopes: tuple[str, ...]
 
 
+async def _no_metrics() -> Sequence[Metric]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class RestDeps:
     """`refuses` says why a Host and an Origin are refused, or None (`api.mcp.origin`)."""
@@ -53,7 +57,7 @@ class RestDeps:
     audit: AuditTrail
     refuses: Callable[[str | None, str | None], str | None]
     oauth: OAuthMetadata | None = None
-    metrics: Callable[[], Sequence[Metric]] = tuple
+    metrics: Callable[[], Awaitable[Sequence[Metric]]] = _no_metrics
     operator: str = ""
     """The tenant to whom the figures of the whole process belong."""
     max_body: int = 64 * 1024

@@ -12,6 +12,6 @@ __all__ = ["get_metrics"]
 
 
 async def get_metrics(_request: Request, deps: RestDeps, principal: Principal) -> Response:
-    """Every figure of this process."""
+    """Every figure, of all workers of this host."""
     require_of_operator(principal, "admin", deps.operator)
-    return Response(metrics_text(deps.metrics()), media_type=CONTENT_TYPE)
+    return Response(metrics_text(await deps.metrics()), media_type=CONTENT_TYPE)

@@ -35,7 +35,10 @@ async def test_who_may_not_read_them_is_refused() -> None:
     async def refuse(request: Request) -> Response | None:
         return None if request.headers.get("x-api-key") == "good" else Response(status_code=401)
 
-    app = Asgi(Starlette(routes=[metrics_route(lambda: METRICS, refuse)]))
+    async def read() -> list[Metric]:
+        return METRICS
+
+    app = Asgi(Starlette(routes=[metrics_route(read, refuse)]))
     assert (await app.request("GET", "/metrics", [], b"")).status == 401
     answer = await app.request("GET", "/metrics", [(b"x-api-key", b"good")], b"")
     assert (answer.status, b"fulcrum_ready" in answer.body) == (200, True)
