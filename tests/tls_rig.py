@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from governed_processes import marking_http
-from installation_rig import Installation
+from installation_rig import PATIENT, Installation
 from servers.certificates import Authority, Pair
 from servers.process import HOST
 from servers.tls import TlsFront, TlsNats
@@ -90,7 +90,7 @@ class TlsInstallation(Installation):
         told = exported()
         for there, here in places.items():
             told = {name: value.replace(there, here) for name, value in told.items()}
-        self.environ |= told
+        self.environ |= told | PATIENT
 
     async def close(self) -> None:
         """Nothing is left behind."""

@@ -101,7 +101,7 @@ async def under_load(
                 reply = await client.request("tools/call", {"name": "echo", "arguments": {}})
                 assert "echo" in reply.result, reply.message
 
-        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(110), asyncio.TaskGroup() as group:
             for _ in range(8):
                 group.create_task(calling())
             for number in range(2, CHANGES + 2):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from acceptance import POLICIES, SETTINGS, plain, play, trail
 from governed_processes import Up, marking_http, until
-from installation_rig import ADMIN, CONFIG, STREAM, open_installation
+from installation_rig import ADMIN, CONFIG, PATIENT, STREAM, open_installation
 
 from fulcrum_mcp.composition.audit import open_reader
 
@@ -53,7 +53,7 @@ async def whole(folder: Path, policies: Path, records: int, more: str) -> tuple[
     """What an installation answers, and its trail once it is as long."""
     options = ("--policies", str(policies))
     async with open_installation(
-        folder, replicas=1, more=SETTINGS + more, tight=100, options=options, anonymous=False
+        folder, replicas=1, more=SETTINGS + more, tight=100, options=options, anonymous=False, environ=PATIENT
     ) as made:
         steps = await asyncio.to_thread(lambda: list(play(made.replicas[0].url)))
 

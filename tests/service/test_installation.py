@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from audit_trails import DECIDED, FINISHED
 from governed_processes import until
-from installation_rig import open_installation
+from installation_rig import PATIENT, open_installation
 from kill_checker import faults
 
 pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
@@ -18,7 +18,7 @@ def anyio_backend() -> str:
 
 
 async def test_replicas_share_budgets_and_one_audit_trail(tmp_path: Path) -> None:
-    async with open_installation(tmp_path, tight=3) as installation:
+    async with open_installation(tmp_path, tight=3, environ=PATIENT) as installation:
         answered: dict[str, str] = {}
         for number in range(10):
             for replica in installation.replicas:

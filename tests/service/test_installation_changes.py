@@ -9,7 +9,7 @@ from installation_rig import ADMIN, Installation, Replica, open_installation
 
 from fulcrum_mcp.cli.remote import RemoteTarget
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 SECOND = 1.0
 STOP = {"target": "server:marks", "reason": "it runs wild"}

@@ -8,7 +8,7 @@ from fault_checks import LIMITED, LONG, each, ends_well, goes_on, refuses, throu
 from fault_site import Site, open_site
 from installation_rig import Replica
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 POLLED = 7.0
 """Seconds until a change that nobody announces is in force: the store is asked every 5 s."""

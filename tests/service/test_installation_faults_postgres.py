@@ -8,7 +8,7 @@ from fault_cells import CELLS, Cell
 from fault_checks import LIMITED, LONG, each, ends_well, goes_on, through
 from fault_site import Site, open_site
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 KNOWN = 50.0
 """Seconds for which a key certainly counts; it counts for 60."""

@@ -10,7 +10,7 @@ from fault_checks import LIMITED, LONG, SECOND, each, ends_well, goes_on, refuse
 from fault_site import Site, open_site
 from installation_rig import Replica
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

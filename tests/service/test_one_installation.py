@@ -20,7 +20,7 @@ from fulcrum_adapters.postgres.installation import join
 from fulcrum_adapters.redis import RedisConfig, RedisLedger, RedisStore
 from fulcrum_adapters.signing import nats_key
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(300)]
 
 NOBODY = "127.0.0.1:1"
 """Where nothing listens."""
@@ -59,7 +59,7 @@ def ran(folder: Path, environ: Mapping[str, str], *command: str) -> subprocess.C
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

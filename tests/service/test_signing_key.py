@@ -19,7 +19,7 @@ from fulcrum_adapters.postgres.database import Database
 from fulcrum_adapters.signing import AuditKeys
 
 pytest_plugins = ["postgres_rig"]
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.timeout(240)]
 
 NOBODY = "127.0.0.1:1"
 """Where nothing listens."""
@@ -55,7 +55,7 @@ def ran(folder: Path, environ: Mapping[str, str], *command: str) -> subprocess.C
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

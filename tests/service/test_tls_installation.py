@@ -16,7 +16,7 @@ from tls_rig import PASSWORD, TlsInstallation, open_tls_installation
 from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.core.trail import TrailVerifier
 
-pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio]
+pytestmark = [pytest.mark.service, pytest.mark.parts, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

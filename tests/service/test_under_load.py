@@ -24,7 +24,7 @@ from fulcrum_mcp.control.audit import export_trail
 from fulcrum_mcp.core.trail import TrailVerifier
 from fulcrum_mcp.settings import load
 
-pytestmark = [pytest.mark.service, pytest.mark.anyio]
+pytestmark = [pytest.mark.service, pytest.mark.anyio, pytest.mark.timeout(300)]
 
 CONFIG = """\
 [[server]]
@@ -266,7 +266,6 @@ async def stays_flat(folder: Path, calls: int, capsys: pytest.CaptureFixture[str
     assert sizes[-1] < 120
 
 
-@pytest.mark.timeout(120)
 async def test_memory_and_descriptors_stay_flat(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     await stays_flat(tmp_path, 20_000, capsys)
 
