@@ -108,13 +108,19 @@ def _faults(error: ValidationError, raw: Mapping[str, Any], places: Places) -> I
         if kind == "extra_forbidden":
             said = f'unknown key "{key}"{guess(key, _known(path))}'
         elif kind == "missing":
-            said = f'key "{key}" is missing; add {key} = ...'
+            said = f'key "{key}" is missing; add {key} = ...{_variable(path)}'
         else:
             said = f"{key}: {_said(fault['msg'])}"
         line = f"{places.at(path)}: {where}{said}"
         if line.rpartition(":")[0] not in seen:
             seen.add(line.rpartition(":")[0])
             yield line
+
+
+def _variable(path: Sequence[str | int]) -> str:
+    """Addresses hold passwords, and come from the environment mostly."""
+    addressed = path[1:] == ("url",) and path[0] in {"postgres", "redis", "nats"}
+    return f", or set FULCRUM_{str(path[0]).upper()}_URL" if addressed else ""
 
 
 def _said(message: str) -> str:

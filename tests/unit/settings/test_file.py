@@ -15,6 +15,10 @@ def test_an_empty_file_is_all_defaults() -> None:
         ({"policy": {"engin": "rego"}}, 'f: [policy] unknown key "engin"; did you mean "engine"?'),
         ({"server": [{"command": ["x"]}]}, 'f: server 1: key "name" is missing; add name = ...'),
         ({"server": [{"name": "a", "timeout": -1}]}, 'f: server "a": timeout: must be greater than 0'),
+        (
+            {"nats": {"sync_always": True}},
+            'f: [nats] key "url" is missing; add url = ..., or set FULCRUM_NATS_URL',
+        ),
         ({"server": {}}, "f: server: must be a valid tuple"),
         ({"limits": {"max_depth": True}}, "f: [limits] max_depth: must be a valid integer"),
         ({"policy": {"data": 1}}, "f: [policy] data: must be"),
