@@ -43,6 +43,17 @@ deny contains {"code": "tainted", "message": "what was seen stays here"} if {
 	"seen" in input.history.taints
 }
 
+deny contains {"code": "often", "message": sprintf("%d times", [input.history.calls.by_tool["marks__spare"]])} if {
+	input.phase == "call"
+	input.tool.name == "spare"
+	input.history.calls.by_tool["marks__spare"] >= 2
+}
+
+warn contains sprintf("left %v", [input.budget.remaining]) if {
+	input.phase == "call"
+	input.tool.name == "paced"
+}
+
 redact contains {"pattern": "[0-9]{4}-[0-9]{4}", "with": "****"} if input.phase == "result"
 
 cost := {"usd_micros": 250000} if input.phase == "call"
@@ -53,7 +64,7 @@ SETTINGS = """
 [[budget]]
 name = "dollar"
 scope = "agent"
-usd = 2.00
+usd = 20.00
 period = "infinite"
 
 [[rate]]
@@ -83,6 +94,10 @@ def play(url: str) -> Iterator[tuple[str, Any]]:
         yield f"mark {text}", _plain(_rpc(url, key, "tools/call", {"name": "mark", "arguments": {"text": text}}))
     for number in range(3):
         yield f"tight {number}", _plain(_rpc(url, key, "tools/call", {"name": "tight", "arguments": {"text": "x"}}))
+    for number in range(4):
+        yield f"spare {number}", _plain(_rpc(url, key, "tools/call", {"name": "spare", "arguments": {"text": "x"}}))
+    for number in range(2):
+        yield f"paced {number}", _plain(_rpc(url, key, "tools/call", {"name": "paced", "arguments": {"text": "x"}}))
     yield "without a key", _plain(_rpc(url, None, "tools/list", {}))
     yield "another agent's key", _plain(_rpc(url, ADMIN, "tools/call", {"name": "mark", "arguments": {"text": "x"}}))
     yield from _manage(url, key)

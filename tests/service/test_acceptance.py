@@ -81,6 +81,7 @@ async def test_both_answer_one_script_alike_and_leave_the_same_trail(tmp_path: P
         "rate_limited",
         "budget_exceeded",
         "tainted",
+        "often",
         "stopped",
         "unknown_tool",
         "not_listed",
