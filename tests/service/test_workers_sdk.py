@@ -41,6 +41,7 @@ def test_sessions_rounds_streams_and_cancellations_find_their_worker(
 ) -> None:
     direct = steps_of(sdk2(), mode, {"url": address, "name": f"direct {mode}"})
     assert dict(direct)["elicited"]
+    relayed = set[int]()
     for round_ in range(1, ROUNDS + 1):
         for server in ("reference", "piped"):
             plan: dict[str, Any] = {
