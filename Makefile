@@ -16,7 +16,7 @@ help:
 	@echo "make up           the gateway itself; ARGS='--config mcp.json --policies DIR'"
 	@echo "make test         all tests but the large ones (under 8 minutes on 2 cores)"
 	@echo "make test-service the tests on real Postgres, Valkey and NATS servers"
-	@echo "make nightly      the large ones"
+	@echo "make nightly      the large ones, about three hours; ARGS=tests/service/test_ledger_steps.py for those of one file"
 	@echo "make check        format, lint, types, import contracts, deployment files"
 	@echo "make build        wheel and sdist, tried in a clean environment"
 	@echo "make bench        what a governed call costs; COLUMNS='direct bare nginx fastmcp fulcrum' ROUNDS=3 SECONDS=3"

@@ -4,9 +4,12 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 __all__ = ["Asgi", "Event", "Exchanged", "HeaderLines", "Stream"]
+
+HANGS: Final = 30.0
+"""Seconds after which an answer does not come: no promise, and more than a busy disk keeps a commit waiting."""
 
 HeaderLines = list[tuple[bytes, bytes]]
 Received = MutableMapping[str, Any]
@@ -108,13 +111,13 @@ class Stream:
 
     async def head(self) -> Exchanged:
         """Wait for the response's head."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(HANGS), self._changed:
             await self._changed.wait_for(lambda: self.response.status != 0)
         return self.response
 
     async def next_event(self) -> Event:
         """Wait for one more event."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(HANGS), self._changed:
             await self._changed.wait_for(lambda: len(self.response.events) > self._taken)
         self._taken += 1
         return self.response.events[self._taken - 1]
@@ -132,7 +135,7 @@ class Stream:
 
     async def end(self) -> Exchanged:
         """Wait for the end of the response."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS):
             await self.task
         assert self.response.status, "no response"
         return self.response

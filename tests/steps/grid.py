@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,10 +41,8 @@ def sample(steps: Sequence[Step]) -> list[Cell]:
     return cells + [Cell(next(reserves), place, harm) for place, harm in rest]
 
 
-async def run_all(
-    folder: Path, cells: Iterable[Cell], lanes: int, say: Callable[[str], None] = lambda _: None
-) -> list[Outcome]:
-    """In any order. `say` is told now and then how far it has come."""
+async def run_all(folder: Path, cells: Iterable[Cell], lanes: int, say: Callable[[str], None]) -> list[Outcome]:
+    """In any order. `say` is told at once what is wrong, and now and then how far it has come."""
     waiting = list(enumerate(cells))[::-1]
     wanted, began, said = len(waiting), time.monotonic(), time.monotonic()
     outcomes: list[Outcome] = []
@@ -64,7 +61,7 @@ async def run_all(
             place = folder / f"cell{number}"
             outcomes.append(await run(place, server, cell))
             if outcomes[-1].wrong:
-                sys.stderr.write(f"\n{cell}: {outcomes[-1].wrong}")
+                say(f"{cell}: {outcomes[-1].wrong}")
             await asyncio.to_thread(shutil.rmtree, place)
             news()
 
