@@ -2,9 +2,9 @@
 
 The kernel counts for every thread how long it could have run and was given no processor
 (`/proc/PID/task/TID/schedstat`, the second figure; "Scheduler Statistics" of the kernel's documentation). A thread here
-adds that up over the processes that a test names, and writes and syncs a byte now and then: what takes longer than a
-quiet disk needs is a stall too. A process that sleeps, waits for an answer or computes is not excused. Where the
-kernel does not say, nothing is.
+looks at the processes that a test names, and of each beat counts what the longest of theirs has waited, since a call is
+in one thread at a time; and it writes and syncs a byte: what takes longer than a quiet disk needs is a stall too. A
+process that sleeps, waits for an answer or computes is not excused. Where the kernel does not say, nothing is.
 """
 
 import asyncio
@@ -90,14 +90,15 @@ class Stalls:
 
     def _look(self, *, first: bool = False) -> None:
         with self._lock:
-            ours = self._thread.native_id
+            ours, longest = self._thread.native_id, 0
             for pid in self._pids():
                 for tid, waited in _waited(pid):
                     if tid == ours:
                         continue
                     before = self._known.get((pid, tid), waited if first else 0)
-                    self._waited += max(waited - before, 0)
+                    longest = max(longest, waited - before)
                     self._known[pid, tid] = waited
+            self._waited += longest
             now, since = time.monotonic(), self._syncing_since
             syncing = 0.0 if since is None else max(now - since - _QUIET, 0.0)
             self._times.append(now)
