@@ -1,6 +1,7 @@
 """Spool to stream while NATS is killed, paused, emptied, its stream deleted, its files damaged: nothing is lost."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from record_taker import Taker, Written, faults_of, open_spool, write_calls
 from servers.nats import NatsServer
-from stream_rigs import SEAL, eventually, nats_config
+from stream_rigs import SEAL, eventually, fetched, jetstream_rig, nats_config, parcel
 
 from fulcrum_adapters.jetstream import Connection, JetStreamAuditFeed, JetStreamAuditStream, ensure_streams
 from fulcrum_adapters.spool import FileLeadership, Spool, SpoolReader
@@ -189,3 +190,40 @@ async def test_the_checker_catches_what_damage_takes_when_nothing_is_sent_again(
     assert any("is missing" in fault for fault in faults_of(host.written, taker))
     assert courier.lag().records > 0
     await courier.close(1.0)
+
+
+async def test_what_a_killed_server_keeps_though_it_was_acknowledged_is_not_on_its_way(own_nats: NatsServer) -> None:
+    """Its messages and what is known of their consumer are files of their own: the first may be the older ones."""
+    async with jetstream_rig(own_nats.url) as rig:
+        feed = await rig.feed()
+        await rig.stream.publish([parcel(1)])
+        (first,) = await fetched(feed, 1)
+        await asyncio.to_thread(own_nats.kill)
+        (messages,) = own_nats.data.rglob("streams/FULCRUM_AUDIT/msgs")
+        kept = messages.with_name("kept")
+        shutil.copytree(messages, kept)
+        await asyncio.to_thread(own_nats.start)
+    async with jetstream_rig(own_nats.url, ack_wait=1.0) as rig:
+        feed = await rig.feed()
+        (first,) = await fetched(feed, 1)
+        await first.ack()
+
+        async def nothing() -> bool:
+            return await rig.stream.oldest() is None
+
+        await eventually(nothing)
+        await asyncio.to_thread(own_nats.stop)
+        shutil.rmtree(messages)
+        kept.rename(messages)
+        await asyncio.to_thread(own_nats.start)
+    async with jetstream_rig(own_nats.url) as rig:
+        connection = Connection(nats_config(own_nats.url))
+        connection.start()
+        await connection.ready()
+        assert (await connection.api("STREAM.INFO.FULCRUM_AUDIT"))["state"]["messages"] == 1, "it is kept"
+        await connection.close()
+        assert await rig.stream.oldest() is None
+        await rig.stream.publish([parcel(2)])
+        age = await rig.stream.oldest()
+        assert age is not None
+        assert age < 1.0

@@ -260,7 +260,7 @@ def test_a_file_that_is_not_there_is_named_before_anything_is_asked(part: Part, 
         part.ask(ca=tmp_path / "ca.pem")
 
 
-def asked(server: RedisServer, *, again: str = "has not answered just now") -> None:
+def asked(server: RedisServer, *, again: str = "it is asked again in a moment") -> None:
     """Ask until it says something else than this."""
     deadline = time.monotonic() + 10
     while True:

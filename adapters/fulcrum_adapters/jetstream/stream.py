@@ -13,8 +13,8 @@ from fulcrum_adapters.jetstream.acks import MESSAGE_OVERHEAD, Letter, Post, Told
 from fulcrum_adapters.jetstream.connection import Client, Connection, Msg, Refused
 from fulcrum_adapters.jetstream.pieces import cut
 from fulcrum_adapters.jetstream.seal import NOT_OURS, SEAL, Seal, id_of
-from fulcrum_adapters.jetstream.streams import ensure_streams
-from fulcrum_adapters.jetstream.subjects import STORED, audit_subject, name_of, token_of
+from fulcrum_adapters.jetstream.streams import CONSUMER, ensure_streams
+from fulcrum_adapters.jetstream.subjects import AUDIT, STORED, audit_subject, name_of, token_of
 from fulcrum_mcp.errors import FulcrumError, Invalid, Unavailable
 from fulcrum_mcp.ports import Parcel
 
@@ -142,7 +142,10 @@ class JetStreamAuditStream:
         self._watchers.append(told)
 
     async def oldest(self) -> float | None:
-        """See `AuditStream`; by the server's clock alone."""
+        """See `AuditStream`; by the server's clock alone.
+
+        A server that is killed may keep for ever what was acknowledged: that is not on its way.
+        """
         try:
             info = await self._connection.api("STREAM.INFO.FULCRUM_AUDIT")
         except Refused as exc:
@@ -153,7 +156,32 @@ class JetStreamAuditStream:
         state = info["state"]
         if not state.get("messages"):
             return None
-        return max(0.0, (_moment(info["ts"]) - _moment(state["first_ts"])).total_seconds())
+        first, acknowledged = state["first_ts"], await self._acknowledged()
+        if acknowledged >= int(state["first_seq"]):
+            first = await self._sent_after(acknowledged)
+        return None if first is None else max(0.0, (_moment(info["ts"]) - _moment(first)).total_seconds())
+
+    async def _acknowledged(self) -> int:
+        """Up to where the processors have acknowledged everything: the stream's own number, 0 without processors."""
+        try:
+            info = await self._connection.api(f"CONSUMER.INFO.FULCRUM_AUDIT.{CONSUMER}")
+        except Refused as exc:
+            if exc.status != _NOT_FOUND:
+                raise
+            return 0
+        return int(info["ack_floor"]["stream_seq"])
+
+    async def _sent_after(self, number: int) -> str | None:
+        """When the first message beyond a number was sent; None where there is none."""
+        wanted = {"seq": number + 1, "next_by_subj": f"{AUDIT}.>"}
+        try:
+            answer = await self._connection.api("STREAM.MSG.GET.FULCRUM_AUDIT", wanted)
+        except Refused as exc:
+            if exc.status != _NOT_FOUND:
+                raise
+            return None
+        sent: str = answer["message"]["time"]
+        return sent
 
     async def close(self) -> None:
         """See `AuditStream`."""

@@ -44,6 +44,8 @@ class RedisServer:
     def __init__(self, config: RedisConfig) -> None:
         self.config = config
         self._breaker = Breaker()
+        self._fault: str | None = None
+        """Why it was broken when it last was."""
         self._pool = _sentinel_pool(config) if config.sentinel else _pool(config)
 
     def run(self, script: Script, key: str, *arguments: Argument) -> bytes:
@@ -55,13 +57,15 @@ class RedisServer:
         """One command. Raises `Unavailable`."""
         probe = self._breaker.enter()
         if probe is None:
-            raise Unavailable(f"redis: {self.config.place} has not answered just now; it is asked again in a moment")
+            why = self._fault or f"redis: {self.config.place} has not answered just now"
+            raise Unavailable(f"{why}; it is asked again in a moment")
         broken = True
         try:
             answer = self._exchange(words, script, probe=probe)
             broken = False
         except Unavailable as fault:
             broken = not isinstance(fault.__cause__ or fault.__context__, ResponseError)
+            self._fault = str(fault) if broken else self._fault
             raise
         else:
             return answer
